@@ -1,0 +1,362 @@
+"""
+Forecasts as messages and back, for any library that has the message classes.
+
+rclpy's generated classes and those of `rosbags` take the same keyword arguments and differ only in
+how they want a sequence of numbers, so the functions here get the classes as a `MessageTypes`. The
+node and the replay therefore write the same bytes, and nothing in this file imports either library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wm_ros.geometry import (
+    quaternion_from_yaw, se2, transform_points, wrap_angle, yaw_from_quaternion)
+from wm_ros.types import (
+    AgentForecast, CameraState, EgoPlan, EgoState, Forecast, HORIZON_STEPS, OUTPUT_GRID, PlanSource,
+    TIME_STEP_S, WINDOW_FRAMES, WindowInfo)
+
+#: Message types by the short name under which `MessageTypes` offers them.
+TYPE_NAMES = {name.rsplit('/', 1)[1]: name for name in (
+    'builtin_interfaces/msg/Duration', 'builtin_interfaces/msg/Time',
+    'geometry_msgs/msg/Point', 'geometry_msgs/msg/Pose', 'geometry_msgs/msg/PoseWithCovariance',
+    'geometry_msgs/msg/Quaternion', 'geometry_msgs/msg/Transform',
+    'geometry_msgs/msg/TransformStamped', 'geometry_msgs/msg/Twist',
+    'geometry_msgs/msg/TwistWithCovariance', 'geometry_msgs/msg/Vector3',
+    'nav_msgs/msg/MapMetaData', 'nav_msgs/msg/OccupancyGrid', 'std_msgs/msg/Header',
+    'wm_ros/msg/AgentForecast', 'wm_ros/msg/AgentForecastArray', 'wm_ros/msg/EgoPlan',
+    'wm_ros/msg/ForecastInfo', 'wm_ros/msg/OccupancyFlow', 'wm_ros/msg/OccupancyForecast',
+    'wm_ros/msg/TrajectoryMode', 'wm_ros/msg/WindowInfo')}
+
+#: Coding of probability in the occupancy layers: 0-254 for 0-1, 255 for ground not observed.
+UNOBSERVED = 255
+#: Scale of the flow message's integers: 127 of them are 15.9 m in half a second, 114 km/h.
+FLOW_METRES_PER_UNIT = 0.125
+
+
+class MessageTypes:
+    """
+    The message classes of one library, as attributes under their short names.
+
+    `find` returns the class of a full name such as 'std_msgs/msg/Header'; `sequence` turns a
+    contiguous one-dimensional array into what the library wants in an unbounded sequence field:
+    `array.array` for rclpy, the array itself for `rosbags`. Fixed-size arrays are NumPy in both.
+    """
+
+    def __init__(self, find: Callable[[str], type], sequence: Callable[[np.ndarray], Any]) -> None:
+        for short, name in TYPE_NAMES.items():
+            setattr(self, short, find(name))
+        self.sequence = sequence
+
+    def time(self, stamp_ns: int) -> Any:
+        """Return a builtin_interfaces/Time of integer nanoseconds."""
+        return self.Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+    def duration(self, ns: int) -> Any:
+        """Return a builtin_interfaces/Duration of integer nanoseconds."""
+        return self.Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+    def header(self, stamp_ns: int, frame_id: str) -> Any:
+        """Return a std_msgs/Header."""
+        return self.Header(stamp=self.time(stamp_ns), frame_id=frame_id)
+
+    def pose(self, x: float, y: float, yaw: float) -> Any:
+        """Return a planar geometry_msgs/Pose (metres, radians)."""
+        qx, qy, qz, qw = quaternion_from_yaw(float(yaw))
+        return self.Pose(position=self.Point(x=float(x), y=float(y), z=0.0),
+                         orientation=self.Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+    def vector(self, x: float, y: float, z: float = 0.0) -> Any:
+        """Return a geometry_msgs/Vector3."""
+        return self.Vector3(x=float(x), y=float(y), z=float(z))
+
+
+def stamp_ns(header: Any) -> int:
+    """Return the stamp of a header in integer nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+def duration_ns(duration: Any) -> int:
+    """Return a builtin_interfaces/Duration in integer nanoseconds."""
+    return duration.sec * 1_000_000_000 + duration.nanosec
+
+
+def planar_pose(pose: Any) -> np.ndarray:
+    """Return x, y, yaw (3,) of a geometry_msgs/Pose; raise ValueError for a bad quaternion."""
+    q = pose.orientation
+    return np.array([pose.position.x, pose.position.y,
+                     yaw_from_quaternion(np.array([q.x, q.y, q.z, q.w]))])
+
+
+def ego_state_from_odometry(msg: Any) -> EgoState:
+    """Return the planar ego state of a nav_msgs/Odometry; raise ValueError where not finite."""
+    pose = planar_pose(msg.pose.pose)
+    speed, rate = float(msg.twist.twist.linear.x), float(msg.twist.twist.angular.z)
+    if not np.isfinite([*pose, speed, rate]).all():
+        raise ValueError(f'odometry: want finite values, got pose {pose.tolist()}, '
+                         f'speed {speed}, yaw rate {rate}')
+    return EgoState(stamp_ns(msg.header), pose, speed, rate)
+
+
+class FrameOfReference:
+    """
+    The frame in which a forecast is published: `base_link` at the stamp, or `odom`.
+
+    `frame_from_base` is the planar pose (3,) of `base_link` at the stamp in that frame.
+    """
+
+    def __init__(self, frame_id: str = 'base_link',
+                 frame_from_base: np.ndarray | None = None) -> None:
+        self.frame_id = frame_id
+        self.moved = frame_from_base is not None
+        self.frame_from_base = np.zeros(3) if frame_from_base is None else frame_from_base
+        self.rotation = se2(0.0, 0.0, float(self.frame_from_base[2]))[:2, :2]
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Return points (..., 2) of `base_link` in this frame."""
+        return transform_points(self.frame_from_base, points) if self.moved else points
+
+    def pose(self, pose: np.ndarray) -> np.ndarray:
+        """Return poses (..., 3) of `base_link` in this frame."""
+        if not self.moved:
+            return pose
+        xy = self.points(pose[..., :2])
+        yaw = wrap_angle(pose[..., 2:] + self.frame_from_base[2])
+        return np.concatenate([xy, yaw], axis=-1)
+
+    def vectors(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors (..., 2) turned into this frame's axes."""
+        return vectors @ self.rotation.T if self.moved else vectors
+
+    def covariances(self, matrices: np.ndarray) -> np.ndarray:
+        """Return covariances (..., 2, 2) in this frame's axes."""
+        return self.rotation @ matrices @ self.rotation.T if self.moved else matrices
+
+
+BASE_LINK = FrameOfReference()
+
+
+def window_info(types: MessageTypes, window: WindowInfo) -> Any:
+    """Return a wm_ros/WindowInfo."""
+    states = np.fromiter(window.cameras.values(), np.uint8, len(window.cameras))
+    return types.WindowInfo(
+        frames_wanted=WINDOW_FRAMES, frames_used=int(window.frames_used),
+        frames_missing=int(window.frames_missing), frames_partial=int(window.frames_partial),
+        max_gap_periods=float(window.max_gap_periods), period=types.duration(window.period_ns),
+        span=types.duration(window.span_ns), odometry=bool(window.odometry),
+        cameras=list(window.cameras), camera_states=types.sequence(states))
+
+
+def ego_plan(types: MessageTypes, plan: EgoPlan, stamp: int, frame: FrameOfReference) -> Any:
+    """Return the wm_ros/EgoPlan that a forecast was made for; no poses where there was none."""
+    step_ns = round(TIME_STEP_S * 1e9)
+    poses = [] if plan.source == PlanSource.NONE else list(frame.pose(np.asarray(plan.poses)))
+    return types.EgoPlan(
+        header=types.header(stamp, frame.frame_id), source=int(plan.source),
+        times_from_start=[types.duration(step_ns * (i + 1)) for i in range(len(poses))],
+        poses=[types.pose(*pose) for pose in poses])
+
+
+def forecast_info(types: MessageTypes, forecast: Forecast, frame: FrameOfReference,
+                  odom_frame: str) -> Any:
+    """Return the wm_ros/ForecastInfo that every message of a forecast carries."""
+    known = forecast.odom_from_base is not None
+    return types.ForecastInfo(
+        valid=bool(forecast.valid), invalid_reasons=list(forecast.reasons),
+        window=window_info(types, forecast.window),
+        ego_plan=ego_plan(types, forecast.ego_plan, forecast.stamp_ns, frame),
+        odom_known=known,
+        odom_from_base_link=types.pose(*(forecast.odom_from_base if known else (0.0, 0.0, 0.0))),
+        odom_frame=odom_frame if known else '', model_hash=forecast.model_hash,
+        precision=[f'{stage}={form}' for stage, form in sorted(forecast.precision.items())])
+
+
+def agent_message(types: MessageTypes, agent: AgentForecast, frame: FrameOfReference) -> Any:
+    """Return a wm_ros/AgentForecast with its modes, the most probable first."""
+    best = int(np.argmax(agent.class_probabilities))
+    pose_covariance = np.zeros((6, 6))
+    rows = np.array([0, 1, 5])
+    turned = np.array(agent.pose_covariance, dtype=np.float64)
+    if frame.moved:
+        turn = np.eye(3)
+        turn[:2, :2] = frame.rotation
+        turned = turn @ turned @ turn.T
+    pose_covariance[np.ix_(rows, rows)] = turned
+    twist_covariance = np.zeros((6, 6))
+    twist_covariance[:2, :2] = frame.covariances(np.asarray(agent.twist_covariance, np.float64))
+    waypoints = np.ascontiguousarray(frame.points(agent.trajectories_m), dtype=np.float32)
+    matrices = frame.covariances(agent.covariances_m2)
+    spreads = np.stack([matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]], axis=-1)
+    spreads = np.ascontiguousarray(spreads, dtype=np.float32)
+    velocity = frame.vectors(agent.velocity_mps)
+    order = np.argsort(-agent.mode_probabilities, kind='stable')
+    zero = types.vector(0.0, 0.0)
+    return types.AgentForecast(
+        uuid=np.frombuffer(agent.track_id, np.uint8).copy(), classification=best + 1,
+        class_probability=float(agent.class_probabilities[best]),
+        class_probabilities=np.ascontiguousarray(agent.class_probabilities, dtype=np.float32),
+        existence_probability=float(agent.score),
+        pose=types.PoseWithCovariance(
+            pose=types.pose(*frame.pose(agent.pose)), covariance=pose_covariance.reshape(-1)),
+        twist=types.TwistWithCovariance(
+            twist=types.Twist(linear=types.vector(*velocity), angular=zero),
+            covariance=twist_covariance.reshape(-1)),
+        size=types.vector(*agent.size_m),
+        modes=[types.TrajectoryMode(
+            probability=float(agent.mode_probabilities[k]),
+            waypoints=types.sequence(waypoints[k].reshape(-1)),
+            covariances=types.sequence(spreads[k].reshape(-1))) for k in order])
+
+
+def agents_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
+                   odom_frame: str = 'odom') -> Any:
+    """Return the wm_ros/AgentForecastArray of a forecast."""
+    return types.AgentForecastArray(
+        header=types.header(forecast.stamp_ns, frame.frame_id),
+        info=forecast_info(types, forecast, frame, odom_frame),
+        time_step_s=TIME_STEP_S, steps=HORIZON_STEPS,
+        agents=[agent_message(types, agent, frame) for agent in forecast.agents])
+
+
+def map_meta_data(types: MessageTypes, frame: FrameOfReference) -> Any:
+    """Return the nav_msgs/MapMetaData of `OUTPUT_GRID` in the given frame."""
+    corner = np.array([OUTPUT_GRID.x_min_m, OUTPUT_GRID.y_min_m, 0.0])
+    return types.MapMetaData(
+        map_load_time=types.time(0), resolution=OUTPUT_GRID.cell_m, width=OUTPUT_GRID.cols,
+        height=OUTPUT_GRID.rows, origin=types.pose(*frame.pose(corner)))
+
+
+def _step_times(types: MessageTypes, steps: int) -> list[Any]:
+    return [types.duration(round(TIME_STEP_S * 1e9) * i) for i in range(steps)]
+
+
+def _layer(types: MessageTypes, layer: np.ndarray) -> Any:
+    return types.sequence(np.ascontiguousarray(layer, dtype=np.uint8).reshape(-1))
+
+
+def occupancy_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
+                      odom_frame: str = 'odom') -> Any:
+    """Return the wm_ros/OccupancyForecast of a forecast."""
+    return types.OccupancyForecast(
+        header=types.header(forecast.stamp_ns, frame.frame_id),
+        info=forecast_info(types, forecast, frame, odom_frame), grid=map_meta_data(types, frame),
+        times_from_start=_step_times(types, len(forecast.occupancy_agents)),
+        agents=_layer(types, forecast.occupancy_agents),
+        static_ground=_layer(types, forecast.occupancy_static),
+        drivable=_layer(types, forecast.road[0]), walkway=_layer(types, forecast.road[1]))
+
+
+def flow_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
+                 odom_frame: str = 'odom') -> Any:
+    """Return the wm_ros/OccupancyFlow of a forecast; flow beyond 15.9 m a step is clipped."""
+    vectors = frame.vectors(np.moveaxis(forecast.flow, 1, -1))   # (T, 2, Y, X) -> (T, Y, X, 2)
+    units = np.clip(np.rint(vectors / FLOW_METRES_PER_UNIT), -127, 127).astype(np.int8)
+    return types.OccupancyFlow(
+        header=types.header(forecast.stamp_ns, frame.frame_id),
+        info=forecast_info(types, forecast, frame, odom_frame), grid=map_meta_data(types, frame),
+        times_from_start=_step_times(types, len(forecast.flow)),
+        metres_per_unit=FLOW_METRES_PER_UNIT,
+        dx=types.sequence(np.ascontiguousarray(units[..., 0]).reshape(-1)),
+        dy=types.sequence(np.ascontiguousarray(units[..., 1]).reshape(-1)))
+
+
+def grid_message(types: MessageTypes, forecast: Forecast, horizon: bool,
+                 frame: FrameOfReference = BASE_LINK) -> Any:
+    """
+    Return a nav_msgs/OccupancyGrid: now, or with `horizon` the highest risk over all steps.
+
+    A cell holds the larger probability of agents and of static or undrivable ground in percent,
+    and -1 where the ground is not observed.
+    """
+    layers = forecast.occupancy_agents if horizon else forecast.occupancy_agents[:1]
+    hidden = (layers == UNOBSERVED).any(axis=0) | (forecast.occupancy_static == UNOBSERVED)
+    worst = np.maximum(layers.max(axis=0), forecast.occupancy_static)
+    percent = np.rint(worst.astype(np.float32) * (100 / 254)).astype(np.int8)
+    percent[hidden] = -1
+    return types.OccupancyGrid(
+        header=types.header(forecast.stamp_ns, frame.frame_id), info=map_meta_data(types, frame),
+        data=types.sequence(percent.reshape(-1)))
+
+
+def _info_fields(msg: Any) -> dict[str, Any]:
+    """Return the fields of `Forecast` that a ForecastInfo holds."""
+    info, window = msg.info, msg.info.window
+    poses = np.array([planar_pose(pose) for pose in info.ego_plan.poses])
+    return {
+        'stamp_ns': stamp_ns(msg.header), 'valid': bool(info.valid),
+        'reasons': tuple(info.invalid_reasons),
+        'window': WindowInfo(
+            frames_used=int(window.frames_used), frames_missing=int(window.frames_missing),
+            frames_partial=int(window.frames_partial),
+            max_gap_periods=float(window.max_gap_periods), period_ns=duration_ns(window.period),
+            span_ns=duration_ns(window.span), odometry=bool(window.odometry),
+            cameras={name: CameraState(int(state)) for name, state in
+                     zip(window.cameras, window.camera_states, strict=True)}),
+        'ego_plan': EgoPlan(poses if len(poses) else np.zeros((HORIZON_STEPS, 3)),
+                            PlanSource(int(info.ego_plan.source))),
+        'odom_from_base': planar_pose(info.odom_from_base_link) if info.odom_known else None,
+        'model_hash': info.model_hash,
+        'precision': dict(entry.split('=', 1) for entry in info.precision),
+    }
+
+
+def agents_from_message(msg: Any) -> tuple[AgentForecast, ...]:
+    """
+    Return the agents of a wm_ros/AgentForecastArray, in the frame of its header.
+
+    Arrays have as many modes and steps as the message holds: K and T need not be those of the
+    node (the truth of a simulated drive has one mode).
+    """
+    agents = []
+    rows = np.array([0, 1, 5])
+    for agent in msg.agents:
+        modes, steps = len(agent.modes), int(msg.steps)
+        waypoints = np.array([np.asarray(mode.waypoints) for mode in agent.modes], np.float32)
+        spread = np.array([np.asarray(mode.covariances) for mode in agent.modes], np.float32)
+        spread = spread.reshape(modes, steps, 3)[..., [0, 1, 1, 2]].reshape(modes, steps, 2, 2)
+        covariance = np.asarray(agent.pose.covariance).reshape(6, 6)
+        linear = agent.twist.twist.linear
+        agents.append(AgentForecast(
+            track_id=bytes(np.asarray(agent.uuid, np.uint8)),
+            score=float(agent.existence_probability),
+            class_probabilities=np.array(agent.class_probabilities, np.float32),
+            pose=planar_pose(agent.pose.pose), pose_covariance=covariance[np.ix_(rows, rows)],
+            velocity_mps=np.array([linear.x, linear.y]),
+            twist_covariance=np.asarray(agent.twist.covariance).reshape(6, 6)[:2, :2].copy(),
+            size_m=np.array([agent.size.x, agent.size.y, agent.size.z]),
+            trajectories_m=waypoints.reshape(modes, steps, 2),
+            mode_probabilities=np.array([mode.probability for mode in agent.modes], np.float32),
+            covariances_m2=spread))
+    return tuple(agents)
+
+
+def forecast_from_messages(agents: Any, occupancy: Any, flow: Any = None) -> Forecast:
+    """
+    Return the forecast that the messages of one stamp describe, in the frame of their header.
+
+    Raises ValueError where the stamps differ or the grid is not `OUTPUT_GRID`. Without a flow
+    message the flow is zero. The static obstacle layer is not in the messages: where the ground is
+    neither drivable nor walkway, it is part of `occupancy_static`, which stands in for it.
+    """
+    stamps = {stamp_ns(msg.header) for msg in (agents, occupancy, flow) if msg is not None}
+    if len(stamps) != 1:
+        raise ValueError(f'messages of one forecast: want one stamp, got {sorted(stamps)}')
+    shape = (occupancy.grid.height, occupancy.grid.width)
+    if shape != OUTPUT_GRID.shape:
+        raise ValueError(f'occupancy grid: want {OUTPUT_GRID.shape}, got {shape}')
+    steps = len(occupancy.times_from_start)
+    static = np.asarray(occupancy.static_ground, np.uint8).reshape(shape)
+    road = np.stack([np.asarray(layer, np.uint8).reshape(shape) for layer in
+                     (occupancy.drivable, occupancy.walkway, occupancy.static_ground)])
+    vectors = np.zeros((steps, 2, *shape), np.float32)
+    if flow is not None:
+        for axis, units in enumerate((flow.dx, flow.dy)):
+            vectors[:, axis] = np.asarray(units, np.int8).reshape(steps, *shape)
+        vectors *= np.float32(flow.metres_per_unit)
+    return Forecast(
+        agents=agents_from_message(agents),
+        occupancy_agents=np.asarray(occupancy.agents, np.uint8).reshape(steps, *shape),
+        occupancy_static=static, flow=vectors, road=road, **_info_fields(agents))
