@@ -1,0 +1,160 @@
+"""Export: a trained model becomes the artifact's three ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import warnings
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, TensorProto
+import torch
+from torch import nn
+
+from wm_ros.model.quant import fold_batch_norms
+from wm_ros.model.world_model import WorldModel
+from wm_ros.runtime.contract import graph_specs, GraphSpec, GRAPHS
+from wm_ros.types import FEATURE_GRID
+
+OPSET = 17
+#: Graphs whose float weights are stored in half precision (the rest of them is INT8).
+HALF_GRAPHS = ('fold', 'rollout')
+
+
+class _Part(nn.Module):
+    """One graph of the contract: no batch dimension except the plans', outputs as a tuple."""
+
+    def __init__(self, model: WorldModel, spec: GraphSpec):
+        super().__init__()
+        self.model, self.spec = model, spec
+
+
+class _Encode(_Part):
+    def forward(self, images, lift_index, lift_weight):
+        memory, skip = self.model.encode(images[None], lift_index[None], lift_weight[None])
+        return memory[0], skip[0]
+
+
+class _Fold(_Part):
+    def forward(self, memory, now_from_frame, age_s, frame_mask, odometry_mask):
+        return self.model.fold(memory[None], now_from_frame[None], age_s[None], frame_mask[None],
+                               odometry_mask[None])[0]
+
+
+class _Rollout(_Part):
+    def forward(self, latent, skip, plans, ego_motion, odometry_mask):
+        count = plans.shape[0]
+        out = self.model.rollout(
+            latent[None].expand(count, -1, -1), skip[None].expand(count, -1, -1, -1), plans,
+            ego_motion[None].expand(count, -1), odometry_mask[None].expand(count, -1))
+        # What lies there now is the same under every plan.
+        out = {**out, 'road': out['road'][0], 'observed': out['observed'][0]}
+        return tuple(out[spec.name] for spec in self.spec.outputs)
+
+
+def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str, GraphSpec]:
+    """
+    Write encode.onnx, fold.onnx and rollout.onnx; return their specification.
+
+    The model is folded and set to evaluation in place. `cameras` is only the example's: the
+    graphs leave N and P free, to be fixed when a backend loads them.
+    """
+    config = model.config
+    specs = graph_specs(config.memory_channels, config.skip_channels, config.latent_dim,
+                        FEATURE_GRID.rows)
+    model.eval()
+    fold_batch_norms(model)
+    parts = {'encode': _Encode, 'fold': _Fold, 'rollout': _Rollout}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in GRAPHS:
+        path = folder / f'{name}.onnx'
+        _export(parts[name](model, specs[name]), specs[name], path, cameras)
+        graph = onnx.load(path)
+        fold_weight_quantizers(graph)
+        if name in HALF_GRAPHS:
+            store_half(graph)
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, path)
+    return specs
+
+
+def _export(part: _Part, spec: GraphSpec, path: Path, cameras: int) -> None:
+    example = tuple(_example(tensor.dtype, tensor.resolve(N=cameras, P=2))
+                    for tensor in spec.inputs)
+    free = {tensor.name: {axis: size for axis, size in enumerate(tensor.shape)
+                          if isinstance(size, str)}
+            for tensor in (*spec.inputs, *spec.outputs)}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the tracer warns of shapes that are constants here
+        torch.onnx.export(
+            part, example, str(path), opset_version=OPSET, dynamo=False,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_axes={name: axes for name, axes in free.items() if axes})
+
+
+def _example(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if dtype == 'float32':
+        return torch.rand(shape)
+    return torch.zeros(shape, dtype=getattr(torch, dtype))
+
+
+def fold_weight_quantizers(graph: onnx.ModelProto) -> None:
+    """
+    Store quantised weights as int8: a QuantizeLinear of a constant becomes its result.
+
+    The exporter leaves float weights in front of each QuantizeLinear; TensorRT and OpenVINO read
+    either form, but the file would be four times as large.
+    """
+    constants = {item.name: item for item in graph.graph.initializer}
+    constants.update({node.output[0]: node.attribute[0].t for node in graph.graph.node
+                      if node.op_type == 'Constant'})
+    kept, replaced = [], set()
+    for node in graph.graph.node:
+        source = constants.get(node.input[0]) if node.op_type == 'QuantizeLinear' else None
+        if source is None:
+            kept.append(node)
+            continue
+        weight = numpy_helper.to_array(source)
+        scale = numpy_helper.to_array(constants[node.input[1]])
+        axis = next((a.i for a in node.attribute if a.name == 'axis'), 1)
+        shape = [-1 if i == axis else 1 for i in range(weight.ndim)] if scale.ndim else []
+        quantized = np.clip(np.rint(weight / scale.reshape(shape)), -128, 127).astype(np.int8)
+        graph.graph.initializer.append(numpy_helper.from_array(quantized, node.output[0]))
+        replaced.add(node.input[0])
+    _replace_nodes(graph, kept)
+    _drop_unused(graph)
+
+
+def store_half(graph: onnx.ModelProto, smallest: int = 64) -> None:
+    """Store float weights in half precision, with a Cast that a run time folds away."""
+    casts = []
+    for item in list(graph.graph.initializer):
+        array = numpy_helper.to_array(item)
+        if item.data_type != TensorProto.FLOAT or array.size < smallest:
+            continue
+        graph.graph.initializer.remove(item)
+        half = numpy_helper.from_array(array.astype(np.float16), f'{item.name}_half')
+        graph.graph.initializer.append(half)
+        casts.append(helper.make_node('Cast', [half.name], [item.name], to=TensorProto.FLOAT))
+    _replace_nodes(graph, casts + list(graph.graph.node))
+
+
+def _replace_nodes(graph: onnx.ModelProto, nodes: list) -> None:
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+
+
+def _drop_unused(graph: onnx.ModelProto) -> None:
+    """Remove initializers and constants that nothing reads any more."""
+    while True:
+        used = {name for node in graph.graph.node for name in node.input}
+        used |= {item.name for item in graph.graph.output}
+        nodes = [node for node in graph.graph.node if used & set(node.output)]
+        initializers = [item for item in graph.graph.initializer if item.name in used]
+        if (len(nodes), len(initializers)) == (len(graph.graph.node),
+                                               len(graph.graph.initializer)):
+            return
+        _replace_nodes(graph, nodes)
+        del graph.graph.initializer[:]
+        graph.graph.initializer.extend(initializers)

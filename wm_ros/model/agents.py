@@ -1,0 +1,137 @@
+"""Agents: centre peaks become queries, look at the scene and at each other, and get futures."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+from wm_ros.model.bottleneck import TOKEN_ROWS
+from wm_ros.runtime.contract import MAX_AGENTS
+from wm_ros.types import AGENT_CLASSES, FEATURE_GRID, HORIZON_STEPS, MODES, TIME_STEP_S
+
+
+def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return scores and cells (B, count) of the highest local maxima of centre logits (B, R, R).
+
+    A cell is a maximum when nothing in its 3x3 neighbourhood is higher; cells are flat indices.
+    """
+    heat = torch.sigmoid(centre)[:, None]
+    highest = F.max_pool2d(heat, 3, stride=1, padding=1)
+    heat = heat * (heat >= highest)  # a product: `zeros_like` would fix the exported batch
+    return torch.topk(heat.flatten(1), count, dim=1)
+
+
+class Attention(nn.Module):
+    """Plain multi-head attention of queries over a memory."""
+
+    def __init__(self, dim: int, memory_dim: int, heads: int = 4):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(memory_dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor,
+                bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Add to x (B, A, D) what it reads from memory (B, M, E); bias (B, 1, 1, M)."""
+        def split(t):  # (B, L, D) -> (B, nh, L, hs)
+            return t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q = split(self.query(self.norm(x)))
+        k, v = (split(t) for t in self.key_value(memory).chunk(2, -1))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if bias is not None:
+            scores = scores + bias
+        read = (torch.softmax(scores, -1) @ v).transpose(1, 2).flatten(2)
+        return x + self.out(read)
+
+
+class AgentDecoder(nn.Module):
+    """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
+
+    def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int):
+        super().__init__()
+        self.from_map = nn.Linear(9 * now_channels, agent_dim)
+        self.from_token = nn.Linear(dim, agent_dim)
+        self.from_place = nn.Linear(4, agent_dim)
+        self.from_score = nn.Linear(1, agent_dim)
+        self.scene = nn.ModuleList(Attention(agent_dim, dim) for _ in range(layers))
+        self.others = nn.ModuleList(Attention(agent_dim, agent_dim) for _ in range(layers))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(agent_dim), nn.Linear(agent_dim, 2 * agent_dim), nn.ReLU(),
+                          nn.Linear(2 * agent_dim, agent_dim)) for _ in range(layers))
+        self.box = nn.Sequential(nn.Linear(agent_dim, agent_dim), nn.ReLU(),
+                                 nn.Linear(agent_dim, 9 + 5 + len(AGENT_CLASSES)))
+        self.mode_query = nn.Parameter(torch.randn(MODES, agent_dim) * 0.5)
+        self.mode = nn.Sequential(nn.Linear(agent_dim, 2 * agent_dim), nn.ReLU(),
+                                  nn.Linear(2 * agent_dim, 1 + HORIZON_STEPS * 5))
+        self.register_buffer('cells_m', torch.as_tensor(FEATURE_GRID.centres_m()).reshape(-1, 2),
+                             persistent=False)
+        time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, dtype=torch.float32)
+        self.register_buffer('time_s', time, persistent=False)
+
+    def forward(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
+                cell: torch.Tensor, bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """
+        Decode agents at cells (B, A) of the map `now` (B, C, R, R) and tokens (B, 256, dim).
+
+        `score` (B, A) is the centre probability, `bias` (B, 1, 1, A) masks padding. Returns the
+        `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
+        """
+        rows, cols = FEATURE_GRID.shape
+        around = self.neighbourhood(now, cell)
+        patch = rows // TOKEN_ROWS
+        row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
+        token = (torch.div(row, patch, rounding_mode='floor') * TOKEN_ROWS
+                 + torch.div(col, patch, rounding_mode='floor'))
+        tokens = gather_rows(state, token)
+        place = self.cells_m[cell]                           # (B, A, 2)
+        where = torch.cat([place / 50.0, torch.stack([row % patch, col % patch], -1) / patch], -1)
+        query = (self.from_map(around) + self.from_token(tokens)
+                 + self.from_place(where.to(around.dtype))
+                 + self.from_score(score[..., None].to(around.dtype)))
+        for scene, others, mlp in zip(self.scene, self.others, self.mlps):
+            query = scene(query, state)
+            query = others(query, query, bias)
+            query = query + mlp(query)
+        return self.heads(query, place)
+
+    def neighbourhood(self, now: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """Gather the 3x3 cells around each cell: (B, A, 9 * C); outside the map is zero."""
+        _, cols = FEATURE_GRID.shape
+        padded = F.pad(now, (1, 1, 1, 1)).flatten(2).transpose(1, 2)  # (B, (R+2)^2, C)
+        row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
+        wide = cols + 2
+        offsets = [dy * wide + dx for dy in range(3) for dx in range(3)]
+        corner = row * wide + col
+        return torch.cat([gather_rows(padded, corner + offset) for offset in offsets], -1)
+
+    def heads(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Read boxes and modes from queries (B, A, D) at places (B, A, 2) in metres."""
+        box, log_sigma, label = self.box(query).float().split([9, 5, len(AGENT_CLASSES)], -1)
+        position = place + box[..., :2] * FEATURE_GRID.cell_m
+        heading = box[..., 2:4] / (box[..., 2:4].square().sum(-1, keepdim=True) + 1e-6).sqrt()
+        velocity = box[..., 7:9] * 5.0
+        modes = self.mode(F.relu(query[:, :, None] + self.mode_query)).float()  # (B, A, K, 31)
+        logits = modes[..., 0]
+        path = modes[..., 1:].unflatten(-1, (HORIZON_STEPS, 5))
+        # Offsets are learnt along and across the heading, on top of constant velocity, and grow
+        # with time: a turn then looks alike wherever the agent points.
+        sin, cos = heading[..., None, None, 0].detach(), heading[..., None, None, 1].detach()
+        along, across = path[..., 0] * self.time_s * 2.0, path[..., 1] * self.time_s * 2.0
+        offset = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
+        straight = position[:, :, None, None] + velocity[:, :, None, None] * self.time_s[:, None]
+        spread = torch.cat([path[..., 2:4].clamp(-4.0, 3.0),
+                            path[..., 4:5].clamp(-2.0, 2.0)], -1)
+        return {'agent_class': label,
+                'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
+                'agent_log_sigma': log_sigma.clamp(-5.0, 3.0), 'mode_logits': logits,
+                'trajectories': straight + offset, 'trajectory_spread': spread}
+
+
+def gather_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return table (B, L, C) at rows (B, A): (B, A, C)."""
+    return torch.gather(table, 1, rows[..., None].expand(-1, -1, table.shape[-1]))

@@ -1,0 +1,93 @@
+"""Temporal bottleneck: 16 frames of 256 tokens are folded into one latent of 256 tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+from wm_ros.types import FEATURE_GRID, WINDOW_FRAMES
+
+TOKEN_ROWS = 16
+
+
+class TemporalBottleneck(nn.Module):
+    """
+    Warp every cached map into the newest frame, pool it to tokens, run one recurrence.
+
+    The warp works on cells of 1.25 m, before pooling: a token of 6.25 m would smear what the
+    vehicle's own motion shifts by less. A masked frame leaves the state as it is. Weights are
+    trained and stored for half precision.
+    """
+
+    def __init__(self, memory_channels: int, dim: int):
+        super().__init__()
+        self.dim = dim
+        patch = FEATURE_GRID.rows // TOKEN_ROWS
+        self.pool = nn.Conv2d(memory_channels, dim, patch, stride=patch)
+        self.when = nn.Linear(2, dim)
+        self.inputs = nn.Linear(dim, 3 * dim)
+        self.mix = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.recur = nn.Linear(dim, 3 * dim, bias=False)
+        self.place = nn.Parameter(torch.randn(TOKEN_ROWS * TOKEN_ROWS, dim) * 0.02)
+
+    def forward(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
+                frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Fold a window (B, 16, C, R, R), oldest frame first, into a latent (B, 256, dim).
+
+        `now_from_frame` (B, 16, 3) holds x, y, yaw of each frame's base in the newest base;
+        `age_s`, `frame_mask` (B, 16); `odometry_mask` (B, 1).
+        """
+        tokens = self.tokens(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+        state = torch.zeros_like(tokens[:, 0, :, :self.dim])
+        for step in range(WINDOW_FRAMES):
+            state = self.observe(state, tokens[:, step], frame_mask[:, step])
+        return state
+
+    def tokens(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
+               frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
+        """Warp and pool every frame: the recurrence's inputs (B, 16, 256, 3 * dim)."""
+        batch = memory.shape[0]
+        pose = now_from_frame * odometry_mask[:, :, None]   # unknown motion: no warp, and said so
+        maps = memory * frame_mask[:, :, None, None, None].to(memory.dtype)
+        warped = warp(maps.flatten(0, 1), pose.flatten(0, 1))
+        x = self.pool(warped).flatten(2).transpose(1, 2)    # (B*16, D, 16, 16) -> (B*16, 256, D)
+        x = x.reshape(batch, WINDOW_FRAMES, x.shape[1], self.dim)
+        when = torch.stack([age_s, odometry_mask.expand_as(age_s)], -1)
+        x = F.relu(x + self.when(when)[:, :, None] + self.place)
+        return self.inputs(x)
+
+    def observe(self, state: torch.Tensor, inputs: torch.Tensor,
+                present: torch.Tensor) -> torch.Tensor:
+        """Advance the state (B, 256, dim) by one frame; gates after Cho et al. (GRU, 2014)."""
+        grid = state.transpose(1, 2).reshape(state.shape[0], self.dim, TOKEN_ROWS, TOKEN_ROWS)
+        mixed = state + self.mix(grid).flatten(2).transpose(1, 2)
+        update_x, reset_x, new_x = inputs.chunk(3, -1)
+        update_h, reset_h, new_h = self.recur(mixed).chunk(3, -1)
+        update = torch.sigmoid(update_x + update_h) * present[:, None, None].to(state.dtype)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return state + update * (new - state)
+
+
+def warp(maps: torch.Tensor, now_from_frame: torch.Tensor) -> torch.Tensor:
+    """
+    Resample maps (M, C, R, R) of earlier frames on the newest frame's grid.
+
+    `now_from_frame` (M, 3) is x, y, yaw; a cell of the newest grid reads the frame's map where
+    the same ground lay then. Ground outside the old map is zero.
+    """
+    rows, cols = FEATURE_GRID.shape
+    half_x = FEATURE_GRID.cell_m * cols / 2
+    half_y = FEATURE_GRID.cell_m * rows / 2
+    centres = torch.as_tensor(FEATURE_GRID.centres_m(), device=maps.device)  # (R, R, 2)
+    x, y = centres[..., 0], centres[..., 1]
+    pose = now_from_frame.float()
+    dx = x[None] - pose[:, 0, None, None]
+    dy = y[None] - pose[:, 1, None, None]
+    c, s = torch.cos(pose[:, 2])[:, None, None], torch.sin(pose[:, 2])[:, None, None]
+    then_x = (c * dx + s * dy) / half_x                     # the grid is centred on base_link
+    then_y = (c * dy - s * dx) / half_y
+    where = torch.stack([then_x, then_y], -1)               # columns first, as grid_sample wants
+    return F.grid_sample(maps, where.to(maps.dtype), mode='bilinear', padding_mode='zeros',
+                         align_corners=False)

@@ -1,0 +1,58 @@
+"""The sizes of the world model, and the presets that ship."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """
+    Everything that fixes the shape of a model; it travels in checkpoints and manifests.
+
+    The contract's sizes (input, grids, window, horizon, modes) are constants of `wm_ros.types`
+    and `wm_ros.runtime.contract`, not fields: every model keeps them.
+    """
+
+    encoder_channels: tuple[int, ...] = (24, 48, 96, 192)  # at strides 2, 4, 8, 16
+    encoder_blocks: tuple[int, ...] = (1, 2, 3, 3)
+    lift_channels: int = 48         # of the image features that are sampled
+    skip_channels: int = 64         # bird's-eye features of the newest frame
+    memory_channels: int = 32       # bird's-eye features that are cached for 16 frames
+    bev_blocks: int = 3
+    latent_dim: int = 128
+    dim: int = 192                  # width of the dynamics
+    layers: int = 4
+    heads: int = 6
+    anchors: int = 32               # global tokens
+    block: int = 32                 # queries a block; each sees 3 blocks and all anchors
+    decoder_channels: int = 32      # of a step's 1.25 m map
+    agent_dim: int = 128
+    agent_layers: int = 2
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> ModelConfig:
+        """Build a config from `to_dict`'s output; ValueError names an unknown field."""
+        known = cls.__dataclass_fields__
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
+        return cls(**{key: tuple(value) if isinstance(value, list) else value
+                      for key, value in fields.items()})
+
+
+PRESETS = {
+    # What two CPU cores train in two hours.
+    'small': ModelConfig(),
+    # For an accelerator: the sizes that DESIGN's budget allows on two CPU cores in INT8.
+    'base': ModelConfig(encoder_channels=(32, 64, 128, 256), encoder_blocks=(1, 2, 3, 4),
+                        lift_channels=64, dim=256, layers=6, heads=8, agent_dim=192),
+    # For tests: runs in a moment, learns nothing.
+    'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
+                        lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,
+                        latent_dim=32, dim=32, layers=1, heads=2, decoder_channels=8,
+                        agent_dim=32, agent_layers=1),
+}

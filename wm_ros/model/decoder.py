@@ -1,0 +1,81 @@
+"""Decoder: rolled-out states and the newest bird's-eye map become occupancy, flow and road."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+from wm_ros.model.bottleneck import TOKEN_ROWS
+from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS
+
+STEPS = HORIZON_STEPS + 1
+
+
+def conv_norm(channels_in: int, channels_out: int, kernel: int = 3) -> nn.Sequential:
+    """Return convolution, batch norm, ReLU for a stage that stays in half precision."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2,
+                                   bias=False),
+                         nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+class Decoder(nn.Module):
+    """
+    Dense outputs, decoded at 1.25 m and raised to the 0.5 m output grid at the end.
+
+    Tokens of 6.25 m are too coarse for a footprint, so the newest frame's features skip to
+    every step; what moved, and where to, comes from the state of that step.
+    """
+
+    def __init__(self, dim: int, skip_channels: int, channels: int):
+        super().__init__()
+        self.patch = FEATURE_GRID.rows // TOKEN_ROWS
+        self.channels = channels
+        self.now_channels = channels + 16
+        self.raise_tokens = nn.Linear(dim, channels * self.patch ** 2)
+        self.skip = nn.Conv2d(skip_channels, channels, 1)
+        self.step_bias = nn.Parameter(torch.zeros(STEPS, channels))
+        self.mix = nn.Conv2d(channels, channels, 3, padding=1)
+        self.occupancy = nn.Conv2d(channels, 4 * 3, 1)      # occupancy, flow x, y; 2x2 sub-cells
+        self.now = nn.Sequential(conv_norm(skip_channels + channels, self.now_channels),
+                                 conv_norm(self.now_channels, self.now_channels))
+        self.centre = nn.Conv2d(self.now_channels, 1, 1)
+        self.ground = nn.Conv2d(self.now_channels, 4 * (len(ROAD_LAYERS) + 1), 1)
+        nn.init.constant_(self.centre.bias, -4.0)
+        nn.init.constant_(self.occupancy.bias[:4], -3.0)
+
+    def raised(self, states: torch.Tensor) -> torch.Tensor:
+        """Spread tokens (M, 256, dim) over their 5x5 cells: (M, channels, R, R)."""
+        x = self.raise_tokens(states).transpose(1, 2)       # (M, 256, C*25) -> (M, C*25, 256)
+        x = x.reshape(x.shape[0], -1, TOKEN_ROWS, TOKEN_ROWS)
+        return F.pixel_shuffle(x, self.patch)
+
+    def forward(self, states: torch.Tensor, skip: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Decode states (B, 7, 256, dim) with skip features (B, skip, R, R).
+
+        Returns `occupancy` (B, 7, Y, X) logits, `flow` (B, 7, 2, Y, X) metres backward, `road`
+        (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, R, R) logits of agent centres
+        and `now` (B, C, R, R), the map that agents are read from.
+        """
+        batch, steps = states.shape[:2]
+        maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
+        x = maps + self.skip(skip)[:, None] + self.step_bias[None, :, :, None, None]
+        x = F.relu(x).flatten(0, 1)                         # (B, 7, C, R, R) -> (B*7, C, R, R)
+        x = x + F.relu(self.mix(x))
+        dense = to_output_grid(self.occupancy(x)).unflatten(0, (batch, steps))
+        return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
+                **self.current(skip, maps[:, 0])}
+
+    def current(self, skip: torch.Tensor, raised: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Decode what is there now from skip features and the raised state (B, C, R, R)."""
+        now = self.now(torch.cat([skip, raised], 1))
+        ground = to_output_grid(self.ground(now))
+        return {'now': now, 'centre': self.centre(now)[:, 0], 'road': ground[:, :-1],
+                'observed': ground[:, -1]}
+
+
+def to_output_grid(x: torch.Tensor) -> torch.Tensor:
+    """Raise (M, 4 * C, R, R) at 1.25 m to (M, C, Y, X) at 0.5 m: sub-cells, then bilinear."""
+    fine = F.pixel_shuffle(x, 2)                            # 0.625 m
+    return F.interpolate(fine, size=OUTPUT_GRID.shape, mode='bilinear', align_corners=False)

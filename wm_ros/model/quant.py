@@ -1,0 +1,151 @@
+"""
+Symmetric INT8 fake quantisation, and the layers that carry it.
+
+A `Quantizer` is an identity until `calibrate` has seen data; then it rounds as the exported graph
+will: int8, zero point 0, one scale a tensor for activations, one a channel for weights. The same
+modules serve calibration, quantisation-aware training and export (QuantizeLinear and
+DequantizeLinear pairs, as TensorRT and OpenVINO read them).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+QMAX = 127
+
+
+class Quantizer(nn.Module):
+    """Fake-quantises an activation with one scale; off until calibrated."""
+
+    def __init__(self, percentile: float = 0.9999):
+        super().__init__()
+        self.percentile = percentile
+        self.register_buffer('scale', torch.ones(()))
+        self.register_buffer('enabled', torch.zeros((), dtype=torch.bool))
+        self.observing = False
+        self.active = False  # plain copy of `enabled`, so that a traced graph has no branch on it
+        self._highs: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.observing:
+            self._observe(x.detach())
+            return x
+        if not self.active:
+            return x
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.scale, torch.zeros((), dtype=torch.int32), -QMAX - 1, QMAX)
+
+    def _observe(self, x: torch.Tensor) -> None:
+        values = x.abs().flatten().float()
+        if values.numel() > 200_000:  # torch.quantile is limited, and a sample is enough
+            values = values[torch.randint(values.numel(), (200_000,))]
+        self._highs.append(float(torch.quantile(values, self.percentile)))
+
+    def finish(self) -> None:
+        """Fix the scale from what was observed: the mean of the batches' high percentiles."""
+        if self._highs:
+            high = max(sum(self._highs) / len(self._highs), 1e-4)
+            self.scale.fill_(high / QMAX)
+            self.enabled.fill_(True)
+            self.active = True
+            self._highs = []
+        self.observing = False
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self.active = bool(self.enabled)
+
+
+class _QuantWeight:
+    """What the two quantised layers share: an INT8 input, INT8 weights, one scale a channel."""
+
+    def _init_quantizers(self) -> None:
+        self.input = Quantizer()
+        self.register_buffer('weight_scale', torch.ones(self.weight.shape[0]))
+
+    @torch.no_grad()
+    def update_weight_scale(self) -> None:
+        """Set the scales from the weights: the largest of each output channel."""
+        high = self.weight.abs().flatten(1).amax(1).clamp_min(1e-8)
+        self.weight_scale.copy_(high / QMAX)
+
+    def rounded_weight(self) -> torch.Tensor:
+        if not self.input.active:
+            return self.weight
+        if self.training:  # in evaluation and export the scales are constants
+            self.update_weight_scale()
+        zero = torch.zeros_like(self.weight_scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(
+            self.weight, self.weight_scale, zero, 0, -QMAX - 1, QMAX)
+
+
+class QuantConv2d(_QuantWeight, nn.Conv2d):
+    """Convolution with an INT8 input and INT8 weights once calibrated."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._init_quantizers()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(self.input(x), self.rounded_weight(), self.bias, self.stride,
+                        self.padding)
+
+
+class QuantLinear(_QuantWeight, nn.Linear):
+    """Linear layer with an INT8 input and INT8 weights once calibrated."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._init_quantizers()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.input(x), self.rounded_weight(), self.bias)
+
+
+class ConvBlock(nn.Module):
+    """3x3 (or 1x1) convolution, batch norm, ReLU; `fold` merges the norm before quantisation."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3):
+        super().__init__()
+        self.conv = QuantConv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=True)
+        self.norm: nn.Module = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Merge batch norm into the convolution (exact in evaluation mode)."""
+        if isinstance(self.norm, nn.Identity):
+            return
+        gain = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
+        self.conv.weight.mul_(gain[:, None, None, None])
+        self.conv.bias.sub_(self.norm.running_mean).mul_(gain).add_(self.norm.bias)
+        self.norm = nn.Identity()
+
+
+def fold_batch_norms(model: nn.Module) -> None:
+    """Fold every `ConvBlock` of a model in place."""
+    for module in model.modules():
+        if isinstance(module, ConvBlock):
+            module.fold()
+
+
+@contextmanager
+def calibration(model: nn.Module):
+    """Observe activations inside the block; quantise with what was seen after it."""
+    quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
+    for quantizer in quantizers:
+        quantizer.observing = True
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.finish()
+        for module in model.modules():
+            if isinstance(module, _QuantWeight):
+                module.update_weight_scale()

@@ -1,0 +1,76 @@
+"""The student: camera images to forecasts, in the three parts that are exported."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wm_ros.model.agents import AgentDecoder, peaks
+from wm_ros.model.bottleneck import TemporalBottleneck
+from wm_ros.model.config import ModelConfig
+from wm_ros.model.decoder import Decoder
+from wm_ros.model.dynamics import Dynamics
+from wm_ros.model.encoder import ImageEncoder
+from wm_ros.model.lift import Lift
+
+
+class WorldModel(nn.Module):
+    """
+    encode once a frame, fold once a window, roll out once an ego plan.
+
+    Shapes and names are those of `wm_ros.runtime.contract`, with a batch dimension in front.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = ImageEncoder(config.encoder_channels, config.encoder_blocks,
+                                    config.lift_channels)
+        self.lift = Lift(config.lift_channels, config.skip_channels, config.memory_channels,
+                         config.bev_blocks)
+        self.bottleneck = TemporalBottleneck(config.memory_channels, config.latent_dim)
+        self.dynamics = Dynamics(config.latent_dim, config.dim, config.layers, config.heads,
+                                 config.block, config.anchors)
+        self.decoder = Decoder(config.dim, config.skip_channels, config.decoder_channels)
+        self.agents = AgentDecoder(config.dim, self.decoder.now_channels, config.agent_dim,
+                                   config.agent_layers)
+
+    def encode(self, images: torch.Tensor, lift_index: torch.Tensor,
+               lift_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode images (B, N, H, W, 3) by lift tables (B, P, 4): maps to cache and to skip."""
+        features = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return self.lift(features, lift_index, lift_weight)
+
+    def fold(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
+             frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
+        """Fold 16 cached maps (B, 16, C, R, R) into the latent (B, 256, latent_dim)."""
+        return self.bottleneck(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+
+    def rollout(self, latent: torch.Tensor, skip: torch.Tensor, plans: torch.Tensor,
+                ego_motion: torch.Tensor, odometry_mask: torch.Tensor,
+                cells: torch.Tensor | None = None,
+                bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """
+        Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
+
+        Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training.
+        """
+        states = self.dynamics(latent, plans, ego_motion, odometry_mask)
+        dense = self.decoder(states, skip)
+        if cells is None:
+            score, cells = peaks(dense['centre'])
+        else:
+            score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
+        return {**dense, 'agent_score': score,
+                **self.agents(dense['now'], states[:, 0], score, cells, bias)}
+
+    def forward(self, images: torch.Tensor, lift_index: torch.Tensor, lift_weight: torch.Tensor,
+                now_from_frame: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,
+                odometry_mask: torch.Tensor, plans: torch.Tensor,
+                ego_motion: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run a whole window of images (B, 16, N, H, W, 3): encode, fold, roll out."""
+        frames = [self.encode(images[:, t], lift_index, lift_weight)
+                  for t in range(images.shape[1])]
+        memory = torch.stack([memory for memory, _ in frames], 1)
+        latent = self.fold(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+        return self.rollout(latent, frames[-1][1], plans, ego_motion, odometry_mask)
