@@ -1,0 +1,235 @@
+"""
+From sums a drive to a report: `Scores` pools drives, gives intervals and writes stable keys.
+
+Everything that is measured is a sum over forecasts, kept by drive under the name of who said it
+(the model, a baseline on the model's boxes, an oracle on truth), so that any rate, its interval and
+any paired difference come from the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wm_ros.evaluate import agents, baselines, calibration, metrics, occupancy
+from wm_ros.evaluate.bootstrap import Difference, draw_weights, interval, paired_bootstrap
+from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Forecast, Truth
+
+MODEL = 'model'
+BASELINES = baselines.NAMES
+ORACLES = tuple(f'oracle_{name}' for name in baselines.NAMES)
+
+Counts = dict[str, np.ndarray]
+
+
+class DriveCounter:
+    """Counts the forecasts of one drive, in order of their stamps, against their truths."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.counts: dict[str, Counts] = {}
+        self.forecasts = self.invalid = 0
+        self._seen_turns = baselines.TurnRates()
+        self._true_turns = baselines.TurnRates()
+
+    def add(self, forecast: Forecast, truth: Truth) -> None:
+        """Add one forecast; an invalid one says nothing, so all of its agents are missed."""
+        if forecast.stamp_ns != truth.stamp_ns:
+            raise ValueError(f'score: a forecast of {forecast.stamp_ns} ns, want the truth\'s '
+                             f'stamp {truth.stamp_ns} ns')
+        self.forecasts += 1
+        self.invalid += not forecast.valid
+        everything = agents.Detections.of(forecast)
+        odom_yaw = None if forecast.odom_from_base is None else float(forecast.odom_from_base[2])
+        turns = self._seen_turns.update(forecast.stamp_ns, list(everything.track_ids),
+                                        everything.poses[:, 2], odom_yaw)
+        kept = everything.scores >= self.threshold
+        detections = everything.above(self.threshold)
+        occupied, scored = occupancy.truth_occupancy(truth)
+        codes = (forecast.occupancy_agents if forecast.valid
+                 else np.full_like(forecast.occupancy_agents, occupancy.UNOBSERVED))
+        self._sum(MODEL, agents.count_agents(detections, truth)
+                  | calibration.count_calibration(detections, truth)
+                  | occupancy.count_occupancy(codes, occupied, scored)
+                  | occupancy.count_flow(forecast.flow, truth))
+        for name in BASELINES:
+            told, future = baselines.baseline_detections(name, detections, turns[kept])
+            boxes = baselines.box_occupancy(told, future)
+            self._sum(name, agents.count_agents(told, truth)
+                      | occupancy.count_occupancy(boxes, occupied, scored))
+        self._add_oracles(truth)
+
+    def _add_oracles(self, truth: Truth) -> None:
+        turns = self._true_turns.update(truth.stamp_ns, [int(i) for i in truth.ids],
+                                        truth.poses[:, 2], float(truth.ego.odom_from_base[2]))
+        for name, oracle in zip(BASELINES, ORACLES, strict=True):
+            self._sum(oracle, agents.count_agents(
+                baselines.oracle_detections(name, truth, turns), truth))
+
+    def _sum(self, name: str, counts: Counts) -> None:
+        mine = self.counts.setdefault(name, {})
+        for key, value in counts.items():
+            mine[key] = mine[key] + value if key in mine else value
+
+
+class Scores:
+    """The counts of many drives, and what follows from them."""
+
+    def __init__(self) -> None:
+        self._drives: list[DriveCounter] = []
+
+    def add(self, drive: DriveCounter) -> None:
+        """Add one drive; one without a forecast is left out."""
+        if drive.forecasts:
+            self._drives.append(drive)
+
+    @property
+    def n_drives(self) -> int:
+        return len(self._drives)
+
+    def per_drive(self, name: str, key: str) -> np.ndarray:
+        """Return one count of every drive, (drives, ...); 0 for a drive without it."""
+        values = [drive.counts[name].get(key) for drive in self._drives]
+        shape = next(value.shape for value in values if value is not None)
+        return np.array([np.zeros(shape) if value is None else value for value in values])
+
+    def rates(self, name: str, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """
+        Return all rates of one source, of all drives or of each bootstrap draw.
+
+        `weights` (draws, drives) says how often each drive counts.
+        """
+        if not self._drives:
+            raise ValueError('scores: want at least one drive with a forecast, got none')
+        weights = np.ones((1, self.n_drives)) if weights is None else weights
+        keys = {key for drive in self._drives for key in drive.counts[name]}
+        counts = {key: np.tensordot(weights, self.per_drive(name, key), axes=1)
+                  for key in sorted(keys)}
+        rates = agents.agent_scores(counts)
+        if 'occupancy' in counts:
+            rates |= occupancy.occupancy_scores(counts)
+        if 'existence' in counts:
+            rates |= calibration.calibration_scores(counts)
+        return rates
+
+    def difference(self, name: str, baseline: str, top: int = 1, horizon: int = 2,
+                   group: str = 'all', seed: int = 0) -> Difference:
+        """
+        Return the SPA points by which `name` leads `baseline` within 30 m, drives paired.
+
+        `top` modes of `name` (a baseline has one), horizon 0, 1, 2 for 1, 2, 3 s.
+        """
+        column, range_m = agents.GROUPS.index(group), agents.RANGES_M[0]
+
+        def side(source: str, modes: int) -> np.ndarray:
+            right = self.per_drive(source, f'right_{modes}_{range_m}')[:, horizon, column]
+            return np.column_stack([
+                right, self.per_drive(source, f'futures_{range_m}')[:, column]])
+
+        return paired_bootstrap(side(name, top), side(baseline, 1), seed, scale=100.0)
+
+    def report(self, seed: int = 0) -> dict[str, Any]:
+        """
+        Return the report as JSON-ready values with stable keys; unknown rates are None.
+
+        SPA and IoU in percent, every other rate 0-1. `ci` holds 95 % bootstrap intervals over
+        drives of the headline figures; `differences` the paired lead over each baseline.
+        """
+        rates = {name: _first(self.rates(name)) for name in (MODEL, *BASELINES, *ORACLES)}
+        draws = self.rates(MODEL, draw_weights(self.n_drives, seed))
+        model = rates[MODEL]
+        truths = self.per_drive(MODEL, f'truths_{agents.RANGES_M[0]}').sum(axis=0)
+        report = {
+            'n_drives': self.n_drives,
+            'n_forecasts': sum(drive.forecasts for drive in self._drives),
+            'n_invalid': sum(drive.invalid for drive in self._drives),
+            'n_agents': int(truths[0]),
+            'n_agents_50m': int(
+                self.per_drive(MODEL, f'truths_{agents.RANGES_M[1]}').sum(axis=0)[0]),
+            'n_agents_with_future': int(
+                self.per_drive(MODEL, f'futures_{agents.RANGES_M[0]}').sum(axis=0)[0]),
+            'threshold': self._drives[0].threshold,
+            **_named(model),
+            'oracle_cv_spa': rates['oracle_constant_velocity']['spa_top1'],
+            'baselines': {name: _named(rates[name]) for name in BASELINES},
+            'oracles': {name: _named(rates[name], SHORT) for name in ORACLES},
+            'mix': self._mix(),
+            'ci': {key: interval(draws[key]) for key in INTERVALS},
+            'differences': self._differences(seed),
+        }
+        report['ci'] |= {f'{key}_to_2s': interval(draws[f'{key}_to_2s'])
+                         for key in ('iou_near', 'iou_far')}
+        return _plain(report)
+
+    def _mix(self) -> dict[str, float]:
+        """Return the shares of motions and classes among visible agents within 30 m."""
+        range_m = agents.RANGES_M[0]
+        futures = self.per_drive(MODEL, f'futures_{range_m}').sum(axis=0)
+        truths = self.per_drive(MODEL, f'truths_{range_m}').sum(axis=0)
+        share = {name: metrics.ratio(futures[agents.GROUPS.index(name)], futures[0])
+                 for name in agents.MOTIONS}
+        return share | {name: metrics.ratio(truths[agents.GROUPS.index(name)], truths[0])
+                        for name in AGENT_CLASSES}
+
+    def _differences(self, seed: int) -> dict[str, dict[str, Any]]:
+        rows = {}
+        for baseline in (*BASELINES, 'oracle_constant_velocity'):
+            for top in (1, 6):
+                for horizon, seconds in enumerate((1, 2, 3)):
+                    rows[f'spa_top{top}_{seconds}s_vs_{baseline}'] = self.difference(
+                        MODEL, baseline, top, horizon, seed=seed)
+                rows[f'spa_top{top}_manoeuvring_3s_vs_{baseline}'] = self.difference(
+                    MODEL, baseline, top, group='manoeuvring', seed=seed)
+        return {key: {'mean': d.mean, 'low': d.low, 'high': d.high,
+                      'excludes_zero': d.excludes_zero} for key, d in rows.items()}
+
+
+#: Headline figures that get an interval.
+INTERVALS = ('spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision', 'recall',
+             'epa', 'min_ade_6', 'min_fde_6', 'miss_rate_6', 'brier', 'ece')
+SHORT = ('spa_top1', 'spa_top1_50m', 'spa_top1_moving', 'spa_top1_manoeuvring',
+         'spa_top1_by_horizon', 'spa_top1_by_group')
+_HORIZONS_S = ('1', '2', '3')
+_STEPS_S = tuple(f'{TIME_STEP_S * step:g}' for step in range(HORIZON_STEPS + 1))
+
+
+def _first(rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: value[0] for key, value in rates.items()}
+
+
+def _named(rates: dict[str, np.ndarray], only: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Give the entries of arrays their names: groups, horizons, steps in seconds, levels."""
+    out: dict[str, Any] = {}
+    for key, value in rates.items():
+        if only is not None and key not in only:
+            continue
+        if '_by_group' in key:
+            out[key] = dict(zip(agents.GROUPS, value, strict=True))
+        elif '_by_horizon' in key:
+            out[key] = dict(zip(_HORIZONS_S, value, strict=True))
+        elif key == 'covariance_coverage':
+            out[key] = {f'{100 * level:g}': dict(zip(_HORIZONS_S, row, strict=True))
+                        for level, row in zip(calibration.LEVELS, value, strict=True)}
+        elif np.ndim(value) == 1:
+            out[key] = dict(zip(_STEPS_S, value, strict=True))
+        else:
+            out[key] = value
+    if 'soft_iou_far' in out:
+        out['soft_iou'] = {'near': out.pop('soft_iou_near'), 'far': out.pop('soft_iou_far')}
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with NumPy numbers as Python's and NaN as None."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating, np.ndarray)):
+        return float(value) if np.isfinite(value) else None
+    return value
