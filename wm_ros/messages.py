@@ -263,15 +263,15 @@ def flow_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReferenc
         dy=types.sequence(np.ascontiguousarray(units[..., 1]).reshape(-1)))
 
 
-def grid_message(types: MessageTypes, forecast: Forecast, horizon_s: float = 0.0,
+def grid_message(types: MessageTypes, forecast: Forecast, horizon: bool,
                  frame: FrameOfReference = BASE_LINK) -> Any:
     """
-    Return a nav_msgs/OccupancyGrid of now, or of the highest risk from now to `horizon_s`.
+    Return a nav_msgs/OccupancyGrid: now, or with `horizon` the highest risk over all steps.
 
     A cell holds the larger probability of agents and of static or undrivable ground in percent,
     and -1 where the ground is not observed.
     """
-    layers = forecast.occupancy_agents[:1 + int(horizon_s / TIME_STEP_S + 1e-6)]
+    layers = forecast.occupancy_agents if horizon else forecast.occupancy_agents[:1]
     hidden = (layers == UNOBSERVED).any(axis=0) | (forecast.occupancy_static == UNOBSERVED)
     worst = np.maximum(layers.max(axis=0), forecast.occupancy_static)
     percent = np.rint(worst.astype(np.float32) * (100 / 254)).astype(np.int8)
