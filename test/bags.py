@@ -1,0 +1,71 @@
+"""Small bags and forecasts for tests: everything filled in, nothing simulated."""
+
+import numpy as np
+
+from wm_ros.geometry import camera_pose
+from wm_ros.types import (
+    AgentForecast, CameraModel, CameraRig, CameraState, EgoPlan, Forecast, HORIZON_STEPS, MODES,
+    OUTPUT_GRID, PlanSource, WindowInfo)
+
+START_NS = 1_700_000_000_000_000_000
+PERIOD_NS = 100_000_000
+
+
+def small_rig(names=('front', 'back')):
+    """Return a rig of 160x90 cameras that look ahead and back."""
+    k = np.array([[114.0, 0.0, 79.5], [0.0, 114.0, 44.5], [0.0, 0.0, 1.0]])
+    return CameraRig(tuple(
+        CameraModel(name, 160, 90, k, camera_pose(np.array([1.0, 0.1 * i, 1.5]), i * np.pi, 0.02),
+                    (-0.1, 0.02, 0.001, -0.001, 0.0) if i else ())
+        for i, name in enumerate(names)), 'small')
+
+
+def rich_agent(rng, track=1, xy=(8.0, 2.0)):
+    """Return an agent whose every field differs from its default."""
+    spread = rng.normal(size=(MODES, HORIZON_STEPS, 2, 2)) * 0.2
+    classes = rng.dirichlet(np.ones(8))
+    modes = np.sort(rng.dirichlet(np.ones(MODES)))[::-1]
+    steps = rng.normal(size=(MODES, HORIZON_STEPS, 2)) * 0.3 + np.array([0.5, 0.1])
+    return AgentForecast(
+        track_id=bytes([track] * 16), score=float(rng.uniform(0.3, 1)),
+        class_probabilities=classes.astype(np.float32), pose=np.array([*xy, 0.4]),
+        pose_covariance=np.array([[0.4, 0.1, 0.0], [0.1, 0.3, 0.0], [0.0, 0.0, 0.02]]),
+        velocity_mps=np.array([1.5, -0.5]), twist_covariance=np.array([[0.2, 0.05], [0.05, 0.1]]),
+        size_m=np.array([4.4, 1.8, 1.6]),
+        trajectories_m=(np.cumsum(steps, axis=1) + np.asarray(xy)).astype(np.float32),
+        mode_probabilities=modes.astype(np.float32),
+        covariances_m2=(spread @ np.swapaxes(spread, -1, -2)).astype(np.float32))
+
+
+def rich_forecast(stamp_ns=START_NS, seed=0, valid=True, odometry=True):
+    """Return a forecast of three agents with all layers filled."""
+    rng = np.random.default_rng(seed)
+    shape = OUTPUT_GRID.shape
+    codes = rng.integers(0, 255, (HORIZON_STEPS + 1, *shape)).astype(np.uint8)
+    static = rng.integers(0, 255, shape).astype(np.uint8)
+    hidden = rng.random(shape) < 0.2
+    codes[:, hidden] = 255
+    static[hidden] = 255
+    road = rng.integers(0, 255, (3, *shape)).astype(np.uint8)
+    road[2] = static
+    flow = rng.integers(-100, 100, (HORIZON_STEPS + 1, 2, *shape)) * 0.125
+    return Forecast(
+        stamp_ns=stamp_ns, valid=valid, reasons=() if valid else ('camera back: missing',),
+        window=WindowInfo(15, 1, 2, 2.0, PERIOD_NS, 15 * PERIOD_NS, odometry,
+                          {'front': CameraState.OK, 'back': CameraState.BLACK}),
+        ego_plan=EgoPlan(np.array([[i + 1.0, 0.1 * i, 0.02 * i] for i in range(HORIZON_STEPS)]),
+                         PlanSource.CONSTANT_TURN_RATE if odometry else PlanSource.NONE),
+        odom_from_base=np.array([100.0, -20.0, 1.2]) if odometry else None,
+        agents=tuple(rich_agent(rng, i + 1, (8.0 + 6 * i, 2.0 - 3 * i)) for i in range(3)),
+        occupancy_agents=codes, occupancy_static=static, flow=flow.astype(np.float32), road=road,
+        model_hash='ab' * 32, precision={'encode': 'i8', 'fold': 'f32', 'rollout': 'f32'})
+
+
+def jpeg(width=160, height=90, shade=120):
+    """Return a JPEG of a gradient."""
+    import cv2
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = np.linspace(0, 255, width)
+    picture[..., 1] = np.linspace(0, 255, height)[:, None]
+    picture[..., 2] = shade
+    return cv2.imencode('.jpg', picture)[1].tobytes()
