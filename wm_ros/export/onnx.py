@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, TensorProto
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from wm_ros.model.quant import fold_batch_norms
 from wm_ros.model.world_model import WorldModel
-from wm_ros.runtime.contract import graph_specs, GraphSpec, GRAPHS
+from wm_ros.runtime.contract import GRAPHS, GraphSpec, graph_specs
 from wm_ros.types import FEATURE_GRID
 
 OPSET = 17

@@ -1,0 +1,52 @@
+"""From a trained checkpoint to an artifact folder that a node loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_ros.export.onnx import export_graphs
+from wm_ros.model.quant import calibration, fold_batch_norms
+from wm_ros.model.world_model import WorldModel
+from wm_ros.runtime.artifact import write_manifest
+
+#: What each graph is exported for; a backend reports what it executes.
+PRECISION = {'encode': 'int8', 'fold': 'float16', 'rollout': 'int8+float16'}
+
+
+@torch.no_grad()
+def calibrate_encoder(model: WorldModel, frames: Iterable[Mapping[str, torch.Tensor]]) -> None:
+    """Fix the INT8 scales of encoder and lift from batches of frames; norms are folded first."""
+    model.eval()
+    fold_batch_norms(model.encoder)
+    fold_batch_norms(model.lift)
+    with calibration(model.encoder), calibration(model.lift):
+        for batch in frames:
+            model.encode(batch['images'], batch['index'], batch['weight'])
+
+
+@torch.no_grad()
+def calibrate_dynamics(model: WorldModel, windows: Iterable[Mapping[str, torch.Tensor]]) -> None:
+    """Fix the INT8 scales of the dynamics from batches of windows."""
+    model.eval()
+    with calibration(model.dynamics):
+        for batch in windows:
+            latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
+                                batch['frame_mask'], batch['odometry_mask'])
+            model.dynamics(latent, batch['plans'], batch['ego_motion'], batch['odometry_mask'])
+
+
+def write_artifact(model: WorldModel, folder: Path, score_threshold: float,
+                   observed_threshold: float, training: Mapping[str, Any]) -> str:
+    """Export a calibrated model into `folder`; return the artifact's hash."""
+    export_graphs(model, folder)
+    config = model.config
+    return write_manifest(folder, {
+        'channels': {'memory_channels': config.memory_channels,
+                     'skip_channels': config.skip_channels, 'latent_dim': config.latent_dim},
+        'score_threshold': score_threshold, 'observed_threshold': observed_threshold,
+        'precision': PRECISION, 'model': config.to_dict(),
+        'parameters': sum(p.numel() for p in model.parameters()), 'training': dict(training)})

@@ -1,0 +1,152 @@
+"""The training loop: one schedule, checkpoints that resume exactly, progress that can be read."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from wm_ros.model.config import ModelConfig
+from wm_ros.model.world_model import WorldModel
+
+Step = Callable[[int], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`steps` optimiser steps, one cosine with warm-up; `minutes` ends a run early, resumably."""
+
+    steps: int
+    rate: float = 2e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    checkpoint_every: int = 250
+    minutes: float = math.inf
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        warm = min(1.0, (step + 1) / self.warmup)
+        return self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps)))
+
+
+def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage: str,
+        groups: list[dict] | None = None, log: Callable[[str], None] | None = None) -> int:
+    """
+    Train until the schedule or its minutes end; return the step that was reached.
+
+    `losses(step)` returns named losses, whose sum is minimised. Model and optimiser are written
+    to `folder` every `checkpoint_every` steps and at the end, and taken up again from there.
+    """
+    log = log or (lambda line: print(line, file=sys.stderr, flush=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(groups or [{'params': trained}], lr=schedule.rate,
+                                  weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
+    scales = [group.get('scale', 1.0) for group in optimiser.param_groups]
+    step = resume(model, optimiser, folder, stage)
+    started, first, sums, counted = time.monotonic(), step, {}, 0
+    curve = open(folder / f'{stage}.csv', 'a', encoding='utf-8')
+    while step < schedule.steps and time.monotonic() - started < schedule.minutes * 60:
+        for group, scale in zip(optimiser.param_groups, scales):
+            group['lr'] = schedule.rate_at(step) * scale
+        parts = losses(step)
+        total = sum(parts.values())
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(trained, schedule.clip)
+        if not torch.isfinite(norm):
+            log(f'{stage} step {step}: gradient not finite, step left out')
+            optimiser.zero_grad(set_to_none=True)
+        else:
+            optimiser.step()
+        step += 1
+        counted += 1
+        for name, value in {**parts, 'total': total}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        if step % 50 == 0 or step == schedule.steps:
+            rate = (step - first) / (time.monotonic() - started)
+            means = {name: value / counted for name, value in sums.items()}
+            left = (schedule.steps - step) / rate / 60
+            log(f'{stage} {step}/{schedule.steps}  {rate:.2f} steps/s, {left:.0f} min left  '
+                + '  '.join(f'{name} {value:.3f}' for name, value in means.items()))
+            curve.write(json.dumps({'step': step, **means}) + '\n')
+            curve.flush()
+            sums, counted = {}, 0
+        if step % schedule.checkpoint_every == 0:
+            checkpoint(model, optimiser, folder, stage, step)
+    checkpoint(model, optimiser, folder, stage, step)
+    curve.close()
+    return step
+
+
+def checkpoint(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, stage: str,
+               step: int) -> None:
+    """Write weights and optimiser state as safetensors, atomically."""
+    state = {}
+    for group_index, group in enumerate(optimiser.param_groups):
+        for index, parameter in enumerate(group['params']):
+            for name, value in optimiser.state.get(parameter, {}).items():
+                state[f'{group_index}.{index}.{name}'] = torch.as_tensor(value).contiguous()
+    _save(folder / f'{stage}.optimiser.safetensors', state, {'step': str(step)})
+    save_model(model, folder / f'{stage}.safetensors', {'step': str(step), 'stage': stage})
+
+
+def save_model(model: nn.Module, path: Path, notes: dict[str, str]) -> None:
+    """Write a model's weights, with its config among the notes."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in
+               model.state_dict().items()}
+    config = getattr(model, 'config', None)
+    if config is not None:
+        notes = {**notes, 'config': json.dumps(asdict(config))}
+    _save(path, weights, notes)
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> None:
+    part = path.with_suffix('.part')
+    save_file({name: value.clone() for name, value in tensors.items()}, part, metadata=notes)
+    part.rename(path)
+
+
+def resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, stage: str) -> int:
+    """Load what `checkpoint` wrote, if it is there; return the step to go on from."""
+    path = folder / f'{stage}.safetensors'
+    if not path.exists():
+        return 0
+    model.load_state_dict(load_file(path))
+    state = load_file(folder / f'{stage}.optimiser.safetensors')
+    for group_index, group in enumerate(optimiser.param_groups):
+        for index, parameter in enumerate(group['params']):
+            prefix = f'{group_index}.{index}.'
+            found = {key[len(prefix):]: value.to(parameter.device)
+                     for key, value in state.items() if key.startswith(prefix)}
+            if found:
+                found['step'] = found['step'].cpu()
+                optimiser.state[parameter] = found
+    return int(notes_of(path)['step'])
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """Return the notes that a checkpoint carries."""
+    from safetensors import safe_open
+    with safe_open(path, 'pt') as file:
+        return file.metadata() or {}
+
+
+def load_model(path: Path) -> WorldModel:
+    """Rebuild a world model from a checkpoint; ValueError where it holds no config."""
+    notes = notes_of(path)
+    if 'config' not in notes:
+        raise ValueError(f'{path}: want a checkpoint with a model config, got notes '
+                         f'{sorted(notes)}')
+    model = WorldModel(ModelConfig.from_dict(json.loads(notes['config'])))
+    model.load_state_dict(load_file(path))
+    return model

@@ -1,0 +1,128 @@
+"""Losses of the world model, each over a batch; `inputs` are the contract's raw outputs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from wm_ros.train.targets import centre_heat
+from wm_ros.types import HORIZON_STEPS, TIME_STEP_S
+
+
+def centre_loss(logits: torch.Tensor, agents: torch.Tensor) -> torch.Tensor:
+    """Penalty-reduced focal loss on centre logits (B, R, R) (CenterNet, Zhou et al. 2019)."""
+    heat, weight = centre_heat(agents)
+    p = torch.sigmoid(logits.float()).clamp(1e-4, 1 - 1e-4)
+    peak = (heat == 1).float()
+    found = -peak * (1 - p).square() * torch.log(p)
+    empty = -(1 - peak) * weight * (1 - heat).pow(4) * p.square() * torch.log(1 - p)
+    return (found + empty).sum() / peak.sum().clamp_min(1.0)
+
+
+def occupancy_loss(logits: torch.Tensor, target: torch.Tensor,
+                   weight: torch.Tensor) -> torch.Tensor:
+    """
+    Cross entropy and soft IoU of occupancy (B, T, Y, X); `weight` (B, 1, Y, X) 0 to ignore.
+
+    Occupied cells are a few in a hundred, and the score is an IoU: the second term is it.
+    """
+    logits, target = logits.float(), target.float()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
+    entropy = (entropy * weight * (1 + 2 * target)).mean() * 10.0
+    p = torch.sigmoid(logits) * weight
+    target = target * weight
+    both = (p * target).sum((0, 2, 3))
+    either = (p + target - p * target).sum((0, 2, 3))
+    return entropy + (1 - (both + 1) / (either + 1)).mean()
+
+
+def flow_loss(flow: torch.Tensor, target: torch.Tensor, occupied: torch.Tensor) -> torch.Tensor:
+    """Smooth L1 of backward flow (B, T, 2, Y, X) where the truth is occupied, metres."""
+    error = F.smooth_l1_loss(flow.float(), target, reduction='none').sum(2) * occupied
+    return error.sum() / occupied.sum().clamp_min(1.0)
+
+
+def ground_loss(road: torch.Tensor, observed: torch.Tensor, road_target: torch.Tensor,
+                observed_target: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of the road layout where the ground is observed, and of `observed`."""
+    weight = observed_target[:, None].float() * 0.95 + 0.05
+    layout = F.binary_cross_entropy_with_logits(road.float(), road_target.float(),
+                                                reduction='none')
+    seen = F.binary_cross_entropy_with_logits(observed.float(), observed_target.float())
+    return (layout * weight).mean() * 2.0 + seen
+
+
+def box_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
+             use: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Losses of class, box and its spread for agents (B, A, 29) where `use` (B, A) is true."""
+    count = use.sum().clamp_min(1.0)
+    target = agents[use]
+    label = F.cross_entropy(outputs['agent_class'].float()[use], target[:, 8].long(),
+                            reduction='sum') / count
+    box = outputs['agent_box'].float()[use]
+    yaw = torch.stack([torch.sin(target[:, 2]), torch.cos(target[:, 2])], -1)
+    size = torch.log(target[:, 3:6].clamp_min(0.1))
+    errors = torch.cat([box[:, 0:2] - target[:, 0:2], box[:, 7:9] - target[:, 6:8]], -1)
+    # Laplace likelihood: a scale that is learnt beside the value weighs hard cases down.
+    turn = torch.atan2(box[:, 2] * yaw[:, 1] - box[:, 3] * yaw[:, 0],
+                       box[:, 2] * yaw[:, 0] + box[:, 3] * yaw[:, 1])
+    sigma = outputs['agent_log_sigma'].float()[use]
+    place = laplace(errors[:, :2].abs(), sigma[:, 0:2]).sum() / count
+    speed = laplace(errors[:, 2:].abs(), sigma[:, 3:5]).sum() / count
+    heading = ((box[:, 2:4] - yaw).abs().sum() + laplace(turn.abs(), sigma[:, 2]).sum()) / count
+    return {'class': label, 'place': place, 'speed': speed, 'heading': heading,
+            'size': (box[:, 4:7] - size).abs().sum() / count}
+
+
+def laplace(error: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood of an absolute error under a Laplace law of that deviation."""
+    return math.sqrt(2) * error * torch.exp(-log_sigma) + log_sigma
+
+
+def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
+                    use: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    Winner-takes-all likelihood of the futures, and cross entropy of the mode probabilities.
+
+    The winner is the mode whose largest error over the horizon is smallest, as the miss rate
+    and scene prediction accuracy count it. Waypoints follow a correlated Gaussian; a smooth L1
+    keeps the mean moving where the covariance would excuse it.
+    """
+    known = agents[..., 22:28]
+    use = use & (known.sum(-1) == HORIZON_STEPS)
+    count = use.sum().clamp_min(1.0)
+    target = agents[use]
+    truth = (target[:, 10:22].reshape(-1, HORIZON_STEPS, 2) + target[:, None, 0:2])
+    paths = outputs['trajectories'].float()[use]             # (M, K, T, 2)
+    spread = outputs['trajectory_spread'].float()[use]
+    logits = outputs['mode_logits'].float()[use]
+    error = (paths - truth[:, None]).norm(dim=-1)            # (M, K, T)
+    best = error.detach().amax(-1).argmin(-1)
+    rows = torch.arange(len(best), device=best.device)
+    won, won_spread = paths[rows, best], spread[rows, best]
+    d = truth - won
+    direct = F.smooth_l1_loss(won, truth, reduction='none', beta=0.5).sum(-1)
+    likelihood = gaussian_nll(d, won_spread)
+    # Soft labels: modes that end close to the truth are not wrong.
+    with torch.no_grad():
+        closeness = torch.softmax(-error.amax(-1) / 1.0, -1)
+        label = 0.5 * closeness + 0.5 * F.one_hot(best, paths.shape[1])
+    mode = -(label * F.log_softmax(logits, -1)).sum(-1)
+    time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, device=d.device)
+    direct = (direct * (1.0 / (0.5 + 0.5 * time))).mean(-1)
+    return {'path': direct.sum() / count, 'likelihood': likelihood.mean(-1).sum() / count,
+            'mode': mode.sum() / count}
+
+
+def gaussian_nll(d: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """
+    Negative log likelihood of offsets (..., 2) under (log sx, log sy, atanh rho) (Graves 2013).
+    """
+    rho = torch.tanh(spread[..., 2]) * 0.95
+    zx = d[..., 0] * torch.exp(-spread[..., 0])
+    zy = d[..., 1] * torch.exp(-spread[..., 1])
+    rest = 1 - rho.square()
+    return (0.5 * (zx.square() + zy.square() - 2 * rho * zx * zy) / rest
+            + spread[..., 0] + spread[..., 1] + 0.5 * torch.log(rest))

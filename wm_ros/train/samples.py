@@ -1,0 +1,122 @@
+"""
+Training samples from the simulator, as dictionaries of arrays that go into one file each.
+
+A *frame clip* is one short drive seen by a few cameras, a handful of single frames. A *window
+clip* is one drive seen by a whole rig, already encoded: cached maps of every frame, and the
+truth of a few windows, so that time is learnt on streams that are encoded once. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from wm_ros.geometry import camera_pose
+from wm_ros.image import model_camera
+from wm_ros.lift import lift_tables
+from wm_ros.sim.drive import Drive, simulate
+from wm_ros.sim.render import Renderer
+from wm_ros.sim.rigs import random_rig
+from wm_ros.sim.rigs import rig as named_rig
+from wm_ros.train.clips import to_bytes, truth_arrays
+from wm_ros.types import WINDOW_FRAMES, CameraModel, CameraRig
+
+#: Worlds and their shares in training.
+WORLDS = (('sim', 0.5), ('sim-hard', 0.5))
+
+
+def jittered_rig(rng: np.random.Generator, base: CameraRig, keep: int) -> CameraRig:
+    """Return `keep` cameras of a rig, each mounted and focused a little differently."""
+    chosen = np.sort(rng.choice(len(base), size=min(keep, len(base)), replace=False))
+    lift_m, zoom = rng.uniform(-0.25, 0.5), rng.uniform(0.92, 1.1)
+    cameras = []
+    for camera in (base.cameras[i] for i in chosen):
+        turn = camera_pose(np.zeros(3), *rng.normal(0.0, 0.012, 3))
+        # The small turn happens in the body frame of the camera, so undo the optical axes of both.
+        pose = np.array(camera.base_from_camera)
+        pose[:3, :3] = pose[:3, :3] @ camera_pose(np.zeros(3), 0.0)[:3, :3].T @ turn[:3, :3]
+        pose[:3, 3] += np.array([rng.normal(0, 0.1), rng.normal(0, 0.05), lift_m])
+        k = np.array(camera.k)
+        k[[0, 1], [0, 1]] *= zoom
+        cameras.append(CameraModel(camera.name, camera.width, camera.height, k, pose,
+                                   camera.distortion))
+    return CameraRig(tuple(cameras), base.name)
+
+
+def draw_rig(rng: np.random.Generator, cameras: int) -> CameraRig:
+    """Draw a rig for training: part of the surround rig, or cameras anywhere."""
+    if rng.random() < 0.65:
+        return jittered_rig(rng, named_rig('surround'), cameras)
+    return random_rig(rng, cameras)
+
+
+def model_rig(rig: CameraRig) -> CameraRig:
+    """Return the rig as the model sees it: every camera at the model's input size."""
+    return CameraRig(tuple(model_camera(camera) for camera in rig.cameras), rig.name)
+
+
+def draw_world(rng: np.random.Generator) -> str:
+    names, shares = zip(*WORLDS)
+    return str(rng.choice(names, p=shares))
+
+
+def frame_clip(seed: int, cameras: int = 3, frames: int = 6) -> dict[str, np.ndarray]:
+    """Render single frames, one a second, of one drive through `cameras` cameras."""
+    rng = np.random.default_rng([1, seed])
+    rig = model_rig(draw_rig(rng, cameras))
+    drive = simulate(seed, float(frames), draw_world(rng), rate_hz=2.0)
+    renderer = Renderer(drive, rig, seed)
+    index, weight = lift_tables(rig, [True] * len(rig))
+    picked = range(int(rng.integers(2)), drive.n, 2)
+    out: dict[str, np.ndarray] = {'index': index.astype(np.uint16),
+                                  'weight': weight.astype(np.float16)}
+    images = []
+    for count, i in enumerate(picked):
+        rendered = renderer.render(i)
+        images.append(np.stack([rendered.images[name] for name in rig.names]))
+        for key, value in truth_arrays(drive.truth(i, rig, rendered)).items():
+            out[f'{key}_{count}'] = value
+    out['images'] = np.stack(images)                        # (F, N, 160, 400, 3)
+    return out
+
+
+#: Encodes images (N, 160, 400, 3) by lift tables into memory and skip maps (C, R, R).
+Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def window_clip(seed: int, encode: Encode, frames: int = 28,
+                windows: int = 4) -> dict[str, np.ndarray]:
+    """
+    Encode a drive of the surround rig at 10 Hz; windows end at the last frame and every third.
+
+    `memory` (F, C, R, R) and `skip` (W, C, R, R) are uint8 in steps of `FEATURE_STEP`;
+    `poses` (F, 3) odometry; `ends` (W,) the newest frame of each window; `plans` (W, 6, 3),
+    `motion` (W, 2); truth arrays are suffixed with the window's number.
+    """
+    rng = np.random.default_rng([2, seed])
+    keep = 6 if rng.random() < 0.8 else int(rng.integers(1, 6))
+    rig = model_rig(jittered_rig(rng, named_rig('surround'), keep))
+    drive: Drive = simulate(seed, frames / 10.0, draw_world(rng), rate_hz=10.0)
+    frames = min(frames, drive.n)
+    renderer = Renderer(drive, rig, seed)
+    tables = lift_tables(rig, [True] * len(rig))
+    ends = [frames - 1 - 4 * i for i in range(windows) if frames - 1 - 4 * i >= WINDOW_FRAMES - 1]
+    out: dict[str, np.ndarray] = {}
+    memory, skips, plans, motion = [], [], [], []
+    for i in range(frames):
+        rendered = renderer.render(i)
+        images = np.stack([rendered.images[name] for name in rig.names])
+        frame_memory, skip = encode(images, *tables)
+        memory.append(to_bytes(frame_memory))
+        if i in ends:
+            window, ego = len(skips), drive.ego(i)
+            skips.append(to_bytes(skip))
+            plans.append(drive.ego_plan(i).poses)
+            motion.append([ego.speed_mps, ego.yaw_rate_rps])
+            for key, value in truth_arrays(drive.truth(i, rig, rendered)).items():
+                out[f'{key}_{window}'] = value
+    poses = np.stack([drive.ego(i).odom_from_base for i in range(frames)])
+    return {**out, 'memory': np.stack(memory), 'skip': np.stack(skips),
+            'poses': poses.astype(np.float64), 'ends': np.array(sorted(ends)),
+            'plans': np.array(plans, np.float32), 'motion': np.array(motion, np.float32)}
