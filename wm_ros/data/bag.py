@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import (
     Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime)
-from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import (
+    CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError)
 from rosbags.serde import SerdeError
 from rosbags.typesys import get_types_from_msg
 
@@ -51,11 +52,11 @@ class BagWriter:
     """
     Write a rosbag2 folder; a context manager that leaves a readable bag even after an error.
 
-    `storage` is 'mcap' or 'sqlite3'. Topics are added on first use. Raises BagError where the
-    folder exists or cannot be written.
+    `storage` is 'mcap' or 'sqlite3'; `compress` packs the chunks of an mcap file with zstd. Topics
+    are added on first use. Raises BagError where the folder exists or cannot be written.
     """
 
-    def __init__(self, path: Path | str, storage: str = 'mcap') -> None:
+    def __init__(self, path: Path | str, storage: str = 'mcap', compress: bool = False) -> None:
         if storage not in STORAGE:
             raise BagError(f'{path}: storage {storage!r}; want one of {", ".join(STORAGE)}')
         self.path = Path(path)
@@ -63,6 +64,8 @@ class BagWriter:
         self._connections: dict[tuple[str, str], Any] = {}
         try:
             self._writer = Writer(self.path, version=8, storage_plugin=STORAGE[storage])
+            if compress and storage == 'mcap':
+                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             self._writer.open()
         except (WriterError, OSError) as err:
             raise BagError(f'{path}: cannot write a bag: {err}') from err
