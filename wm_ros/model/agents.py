@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.runtime.contract import MAX_AGENTS
@@ -93,7 +93,7 @@ class AgentDecoder(nn.Module):
         query = (self.from_map(around) + self.from_token(tokens)
                  + self.from_place(where.to(around.dtype))
                  + self.from_score(score[..., None].to(around.dtype)))
-        for scene, others, mlp in zip(self.scene, self.others, self.mlps):
+        for scene, others, mlp in zip(self.scene, self.others, self.mlps, strict=True):
             query = scene(query, state)
             query = others(query, query, bias)
             query = query + mlp(query)

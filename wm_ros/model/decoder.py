@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS

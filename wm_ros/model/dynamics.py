@@ -9,8 +9,8 @@ attention at 256 tokens, and linear in the number of tokens beyond.
 from __future__ import annotations
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from wm_ros.model.quant import Quantizer, QuantLinear
 from wm_ros.types import HORIZON_STEPS

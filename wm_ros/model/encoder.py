@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from wm_ros.model.quant import ConvBlock
 
@@ -20,7 +20,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], out_channels: int):
         super().__init__()
         stages, width = [], 3
-        for stage_width, count in zip(channels, blocks):
+        for stage_width, count in zip(channels, blocks, strict=True):
             layers = [ConvBlock(width, stage_width, stride=2)]
             layers += [ConvBlock(stage_width, stage_width) for _ in range(count - 1)]
             stages.append(nn.Sequential(*layers))

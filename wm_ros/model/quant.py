@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 QMAX = 127
 

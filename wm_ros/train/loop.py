@@ -22,20 +22,29 @@ Step = Callable[[int], dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """`steps` optimiser steps, one cosine with warm-up; `minutes` ends a run early, resumably."""
+    """
+    One cosine with warm-up, over `steps` optimiser steps or `minutes`, whichever ends first.
+
+    Both count over all calls of a run; `call_minutes` ends one call, to be resumed by the next.
+    """
 
     steps: int
+    minutes: float = math.inf
+    call_minutes: float = math.inf
     rate: float = 2e-3
     warmup: int = 200
     weight_decay: float = 0.01
     clip: float = 5.0
     checkpoint_every: int = 250
-    minutes: float = math.inf
 
-    def rate_at(self, step: int) -> float:
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """Return how much of the run is done, 0-1."""
+        return min(1.0, max(step / self.steps, elapsed_s / (60 * self.minutes)))
+
+    def rate_at(self, step: int, elapsed_s: float) -> float:
         """Return the learning rate of a step."""
         warm = min(1.0, (step + 1) / self.warmup)
-        return self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps)))
+        return self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress(step, elapsed_s)))
 
 
 def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage: str,
@@ -52,12 +61,14 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     optimiser = torch.optim.AdamW(groups or [{'params': trained}], lr=schedule.rate,
                                   weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
     scales = [group.get('scale', 1.0) for group in optimiser.param_groups]
-    step = resume(model, optimiser, folder, stage)
+    step, before_s = resume(model, optimiser, folder, stage)
     started, first, sums, counted = time.monotonic(), step, {}, 0
+    elapsed_s = before_s
     curve = open(folder / f'{stage}.csv', 'a', encoding='utf-8')
-    while step < schedule.steps and time.monotonic() - started < schedule.minutes * 60:
-        for group, scale in zip(optimiser.param_groups, scales):
-            group['lr'] = schedule.rate_at(step) * scale
+    while (schedule.progress(step, elapsed_s) < 1.0
+           and elapsed_s - before_s < schedule.call_minutes * 60):
+        for group, scale in zip(optimiser.param_groups, scales, strict=True):
+            group['lr'] = schedule.rate_at(step, elapsed_s) * scale
         parts = losses(step)
         total = sum(parts.values())
         optimiser.zero_grad(set_to_none=True)
@@ -70,26 +81,27 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
             optimiser.step()
         step += 1
         counted += 1
+        elapsed_s = before_s + time.monotonic() - started
         for name, value in {**parts, 'total': total}.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         if step % 50 == 0 or step == schedule.steps:
-            rate = (step - first) / (time.monotonic() - started)
+            rate = (step - first) / (elapsed_s - before_s)
             means = {name: value / counted for name, value in sums.items()}
-            left = (schedule.steps - step) / rate / 60
-            log(f'{stage} {step}/{schedule.steps}  {rate:.2f} steps/s, {left:.0f} min left  '
+            left = min((schedule.steps - step) / rate, 60 * schedule.minutes - elapsed_s) / 60
+            log(f'{stage} step {step}  {rate:.2f} steps/s, {left:.0f} min left  '
                 + '  '.join(f'{name} {value:.3f}' for name, value in means.items()))
             curve.write(json.dumps({'step': step, **means}) + '\n')
             curve.flush()
             sums, counted = {}, 0
         if step % schedule.checkpoint_every == 0:
-            checkpoint(model, optimiser, folder, stage, step)
-    checkpoint(model, optimiser, folder, stage, step)
+            checkpoint(model, optimiser, folder, stage, step, elapsed_s)
+    checkpoint(model, optimiser, folder, stage, step, elapsed_s)
     curve.close()
     return step
 
 
 def checkpoint(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, stage: str,
-               step: int) -> None:
+               step: int, elapsed_s: float) -> None:
     """Write weights and optimiser state as safetensors, atomically."""
     state = {}
     for group_index, group in enumerate(optimiser.param_groups):
@@ -97,7 +109,8 @@ def checkpoint(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path,
             for name, value in optimiser.state.get(parameter, {}).items():
                 state[f'{group_index}.{index}.{name}'] = torch.as_tensor(value).contiguous()
     _save(folder / f'{stage}.optimiser.safetensors', state, {'step': str(step)})
-    save_model(model, folder / f'{stage}.safetensors', {'step': str(step), 'stage': stage})
+    save_model(model, folder / f'{stage}.safetensors',
+               {'step': str(step), 'elapsed_s': f'{elapsed_s:.1f}', 'stage': stage})
 
 
 def save_model(model: nn.Module, path: Path, notes: dict[str, str]) -> None:
@@ -116,11 +129,12 @@ def _save(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str]) -
     part.rename(path)
 
 
-def resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, stage: str) -> int:
-    """Load what `checkpoint` wrote, if it is there; return the step to go on from."""
+def resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path,
+           stage: str) -> tuple[int, float]:
+    """Load what `checkpoint` wrote, if it is there; return step and seconds to go on from."""
     path = folder / f'{stage}.safetensors'
     if not path.exists():
-        return 0
+        return 0, 0.0
     model.load_state_dict(load_file(path))
     state = load_file(folder / f'{stage}.optimiser.safetensors')
     for group_index, group in enumerate(optimiser.param_groups):
@@ -131,7 +145,8 @@ def resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, sta
             if found:
                 found['step'] = found['step'].cpu()
                 optimiser.state[parameter] = found
-    return int(notes_of(path)['step'])
+    notes = notes_of(path)
+    return int(notes['step']), float(notes['elapsed_s'])
 
 
 def notes_of(path: Path) -> dict[str, str]:

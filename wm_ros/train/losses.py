@@ -117,10 +117,8 @@ def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
 
 
 def gaussian_nll(d: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    """
-    Negative log likelihood of offsets (..., 2) under (log sx, log sy, atanh rho) (Graves 2013).
-    """
-    rho = torch.tanh(spread[..., 2]) * 0.95
+    """Likelihood, negative log, of offsets (..., 2) by log sx, log sy, atanh rho (Graves 2013)."""
+    rho = torch.tanh(spread[..., 2])
     zx = d[..., 0] * torch.exp(-spread[..., 0])
     zy = d[..., 1] * torch.exp(-spread[..., 1])
     rest = 1 - rho.square()

@@ -57,7 +57,7 @@ def model_rig(rig: CameraRig) -> CameraRig:
 
 
 def draw_world(rng: np.random.Generator) -> str:
-    names, shares = zip(*WORLDS)
+    names, shares = zip(*WORLDS, strict=True)
     return str(rng.choice(names, p=shares))
 
 

@@ -1,0 +1,112 @@
+"""The exported graphs compute what the model computes, in INT8, for any number of cameras."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='export needs torch')
+onnx = pytest.importorskip('onnx', reason='export needs onnx')
+
+from wm_ros.export.artifact import (  # noqa: E402
+    calibrate_dynamics, calibrate_encoder, write_artifact)
+from wm_ros.model.config import PRESETS  # noqa: E402
+from wm_ros.model.world_model import WorldModel  # noqa: E402
+from wm_ros.runtime.artifact import load_artifact  # noqa: E402
+from wm_ros.runtime.backend import create_backend  # noqa: E402
+
+
+def inputs_of(spec, seed, **sizes):
+    """Return random inputs of one graph."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for tensor in spec.inputs:
+        shape = tensor.resolve(**sizes)
+        if tensor.dtype == 'uint8':
+            made[tensor.name] = rng.integers(0, 255, shape, dtype=np.uint8)
+        elif tensor.dtype == 'int32':
+            made[tensor.name] = rng.integers(0, sizes['N'] * 1000, shape, dtype=np.int32)
+        elif 'mask' in tensor.name:
+            made[tensor.name] = np.ones(shape, np.float32)
+        else:
+            made[tensor.name] = rng.random(shape, dtype=np.float32)
+    return made
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    torch.manual_seed(0)
+    model = WorldModel(PRESETS['tiny'])
+    model.train()
+    images = torch.randint(0, 255, (2, 2, 160, 400, 3), dtype=torch.uint8)
+    index = torch.randint(0, 2000, (2, 25600, 4))
+    weight = torch.rand(2, 25600, 4)
+    with torch.no_grad():   # batch norms get statistics to fold
+        model.encode(images, index, weight)
+    calibrate_encoder(model, [{'images': images, 'index': index, 'weight': weight}])
+    with torch.no_grad():
+        memory, _ = model.encode(images, index, weight)
+    calibrate_dynamics(model, [{
+        'memory': memory[:, None].expand(-1, 16, -1, -1, -1),
+        'now_from_frame': torch.zeros(2, 16, 3), 'age_s': torch.zeros(2, 16),
+        'frame_mask': torch.ones(2, 16), 'odometry_mask': torch.ones(2, 1),
+        'plans': torch.zeros(2, 6, 3), 'ego_motion': torch.zeros(2, 2)}])
+    folder = tmp_path_factory.mktemp('artifact')
+    write_artifact(model, folder, 0.3, 0.0, {})
+    return model.eval(), load_artifact(folder)
+
+
+@pytest.mark.parametrize(('cameras', 'plans'), [(1, 1), (6, 3)])
+def test_openvino_runs_what_the_model_computes(exported, cameras, plans):
+    model, artifact = exported
+    backend = create_backend('openvino', artifact, cameras=cameras, plans=plans, threads=1)
+    try:
+        for graph, reference in (('encode', model.encode), ('fold', model.fold),
+                                 ('rollout', model.rollout)):
+            given = inputs_of(artifact.specs[graph], 3, N=cameras, P=plans)
+            out = backend.run(graph, given)
+            tensors = {name: torch.from_numpy(value)[None] for name, value in given.items()}
+            if graph == 'rollout':
+                tensors = {name: value[0] if name == 'plans'
+                           else value.expand(plans, *value.shape[1:])
+                           for name, value in tensors.items()}
+            with torch.no_grad():
+                want = reference(**tensors)
+            want = dict(zip(out, want, strict=True)) if graph == 'encode' else (
+                {'latent': want} if graph == 'fold' else want)
+            for name in ('memory', 'skip', 'latent', 'occupancy', 'flow'):
+                if name not in out:
+                    continue
+                truth = want[name].numpy().reshape(out[name].shape)
+                # Rounding to INT8 falls the other way here and there; it must not add up.
+                error = np.abs(out[name] - truth).mean() / (np.abs(truth).mean() + 1e-6)
+                assert error < 0.03, (graph, name, error)
+            if graph == 'encode':
+                backend_other = backend.run(graph, inputs_of(artifact.specs[graph], 4, N=cameras,
+                                                             P=plans))
+                assert np.abs(backend_other['skip'] - want['skip'][0].numpy()).max() > 1e-3
+    finally:
+        backend.close()
+
+
+def test_quantised_weights_are_stored_in_one_byte(exported):
+    model, artifact = exported
+    graph = onnx.load_from_string(artifact.graph('encode'))
+    int8 = [item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    stored = sum(int(np.prod(item.dims)) for item in int8 if len(item.dims) > 1)
+    weights = sum(p.numel() for part in (model.encoder, model.lift) for p in part.parameters()
+                  if p.ndim > 1)
+    assert stored == weights
+
+
+def test_zero_points_are_zero(exported):
+    _, artifact = exported
+    for name in ('encode', 'rollout'):
+        graph = onnx.load_from_string(artifact.graph(name)).graph
+        constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+        constants.update({node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t)
+                          for node in graph.node if node.op_type == 'Constant'})
+        quantizers = [node for node in graph.node
+                      if node.op_type in ('QuantizeLinear', 'DequantizeLinear')]
+        assert quantizers
+        for node in quantizers:
+            zero = constants[node.input[2]]
+            assert zero.dtype == np.int8 and not zero.any()

@@ -1,0 +1,134 @@
+"""The model keeps the invariants: sparse attention, warping, masks, plans."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the model is for training; the node runs without')
+
+from wm_ros.geometry import relative_pose, transform_points  # noqa: E402
+from wm_ros.model.agents import peaks  # noqa: E402
+from wm_ros.model.bottleneck import warp  # noqa: E402
+from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
+from wm_ros.model.dynamics import SparseAttention  # noqa: E402
+from wm_ros.model.world_model import WorldModel  # noqa: E402
+from wm_ros.types import FEATURE_GRID  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    return WorldModel(PRESETS['tiny']).eval()
+
+
+def window(model, batch=1, seed=0):
+    """Return random inputs of fold and rollout for a model."""
+    random = torch.Generator().manual_seed(seed)
+    config = model.config
+    return {
+        'memory': torch.rand(batch, 16, config.memory_channels, 80, 80, generator=random),
+        'now_from_frame': torch.rand(batch, 16, 3, generator=random) * 0.5,
+        'age_s': torch.linspace(1.5, 0.0, 16).expand(batch, -1),
+        'frame_mask': torch.ones(batch, 16),
+        'odometry_mask': torch.ones(batch, 1)}
+
+
+def dense_reference(layer: SparseAttention, x: torch.Tensor) -> torch.Tensor:
+    """Compute the layer as full attention over all pairs with a mask of what may see what."""
+    length, dim = x.shape[1:]
+    a, block = layer.anchors, layer.block
+    q, k, v = layer.qkv(x).reshape(1, length, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
+    index = torch.arange(length)
+    group = torch.where(index < a, -10, (index - a) // block)
+    near = (group[:, None] - group[None]).abs() <= 1
+    allowed = near | (index < a)[:, None] | (index < a)[None]
+    scores = q @ k.transpose(-1, -2) / math.sqrt(dim // layer.heads)
+    scores = scores.masked_fill(~allowed, -math.inf)
+    read = (torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(1, length, dim)
+    return layer.out(read)
+
+
+@pytest.mark.parametrize('tokens', [32, 64, 256, 512])
+def test_sparse_attention_is_masked_dense_attention(tokens):
+    torch.manual_seed(1)
+    layer = SparseAttention(dim=48, heads=4, block=32, anchors=32)
+    x = torch.randn(1, 32 + tokens, 48)
+    assert torch.allclose(layer(x), dense_reference(layer, x), atol=1e-5)
+
+
+def test_sparse_attention_counts_its_pairs():
+    config = ModelConfig()
+    layer = SparseAttention(config.dim, config.heads, config.block, config.anchors)
+    pairs = layer.pairs(256)
+    assert pairs['slots'] == 32_768
+    # 8 blocks; the first and the last lack one neighbour: 2 x 32 queries x 32 slots.
+    assert pairs['masked'] == 2_048
+    assert pairs['anchor_reads'] == 32 * 288
+    assert layer.pairs(4096)['slots'] == 16 * pairs['slots']
+
+
+def test_warp_moves_a_cell_to_where_its_ground_is_now():
+    then = np.array([3.0, -2.0, 0.4])
+    now = np.array([8.0, 1.0, 0.9])
+    now_from_then = relative_pose(now, then)
+    point_then = FEATURE_GRID.centres_m()[50, 60]
+    maps = torch.zeros(1, 1, 80, 80)
+    maps[0, 0, 50, 60] = 1.0
+    warped = warp(maps, torch.tensor(now_from_then, dtype=torch.float32)[None])[0, 0]
+    weight = warped / warped.sum()
+    centres = torch.as_tensor(FEATURE_GRID.centres_m())
+    found = (weight[..., None] * centres).sum((0, 1)).numpy()
+    np.testing.assert_allclose(found, transform_points(now_from_then, point_then), atol=0.25)
+
+
+def test_warp_by_nothing_changes_nothing():
+    maps = torch.rand(2, 3, 80, 80)
+    assert torch.allclose(warp(maps, torch.zeros(2, 3)), maps, atol=1e-5)
+
+
+def test_a_masked_frame_has_no_influence(model):
+    inputs = window(model)
+    inputs['frame_mask'][:, 4] = 0.0
+    with torch.no_grad():
+        before = model.fold(**inputs)
+        inputs['memory'][:, 4] = 99.0
+        inputs['now_from_frame'][:, 4] = 7.0
+        assert torch.equal(model.fold(**inputs), before)
+        inputs['memory'][:, 5] += 0.5
+        assert not torch.allclose(model.fold(**inputs), before, atol=1e-4)
+
+
+def test_without_odometry_poses_have_no_influence(model):
+    inputs = window(model)
+    inputs['odometry_mask'] = torch.zeros(1, 1)
+    with torch.no_grad():
+        before = model.fold(**inputs)
+        inputs['now_from_frame'] = inputs['now_from_frame'] + 3.0
+        assert torch.equal(model.fold(**inputs), before)
+
+
+def test_the_plan_changes_the_forecast_only_with_odometry(model):
+    config = model.config
+    latent, skip = torch.rand(1, 256, config.latent_dim), torch.rand(1, config.skip_channels, 80, 80)
+    stop, go = torch.zeros(1, 6, 3), torch.zeros(1, 6, 3)
+    go[..., 0] = torch.linspace(5, 30, 6)
+    motion, known = torch.zeros(1, 2), torch.ones(1, 1)
+    with torch.no_grad():
+        assert not torch.allclose(model.rollout(latent, skip, stop, motion, known)['occupancy'],
+                                  model.rollout(latent, skip, go, motion, known)['occupancy'])
+        assert torch.equal(model.rollout(latent, skip, stop, motion, known * 0)['occupancy'],
+                           model.rollout(latent, skip, go, motion, known * 0)['occupancy'])
+
+
+def test_peaks_are_local_maxima_highest_first():
+    centre = torch.full((1, 80, 80), -6.0)
+    centre[0, 10, 10], centre[0, 10, 11], centre[0, 40, 7] = 2.0, 1.0, 3.0
+    score, cell = peaks(centre, 2)
+    assert cell.tolist() == [[40 * 80 + 7, 10 * 80 + 10]]
+    np.testing.assert_allclose(score.numpy(), 1 / (1 + np.exp([[-3.0, -2.0]])), rtol=1e-6)
+
+
+def test_unknown_config_field_is_named():
+    with pytest.raises(ValueError, match='depth'):
+        ModelConfig.from_dict({'depth': 3})
