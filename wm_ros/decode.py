@@ -1,0 +1,208 @@
+"""
+Raw outputs of the rollout graph -> agents, occupancy and road layout, in NumPy.
+
+Everything that leaves here is finite and within physical bounds, or a `OutputError` says what was
+not: INT8 kernels turn broken input into plausible numbers, so this is the last of several checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, MODES, OUTPUT_GRID, ROAD_LAYERS
+
+#: An agent's centre lies on the grid, give or take; nothing drives or grows beyond these.
+MAX_CENTRE_M = 75.0
+MAX_WAYPOINT_M = 500.0
+MAX_SPEED_MPS = 100.0
+MAX_FLOW_M = 60.0
+MAX_LOGIT = 1e4
+#: Length, width, height are held to these.
+MIN_SIZE_M = np.array([0.2, 0.2, 0.3], dtype=np.float32)
+MAX_SIZE_M = np.array([25.0, 4.0, 5.0], dtype=np.float32)
+#: Log standard deviations are held to 1 cm .. 50 m; the correlation short of singular.
+LOG_SIGMA = (-4.6, 3.9)
+MAX_CORRELATION = 0.98
+#: Two boxes nearer than this are one road user; those on foot may stand closer.
+DUPLICATE_M = 1.0
+DUPLICATE_ON_FOOT_M = 0.5
+_ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
+UNOBSERVED = 255
+
+
+class OutputError(ValueError):
+    """An output that is not finite or beyond physical bounds."""
+
+
+@dataclass(frozen=True)
+class AgentTable:
+    """
+    The agents of one plan as rows, highest score first, in `base_link` at the stamp.
+
+    Fields as in `types.AgentForecast`, with a leading axis of A agents.
+    """
+
+    score: np.ndarray                # (A,)
+    class_probabilities: np.ndarray  # (A, 8)
+    pose: np.ndarray                 # (A, 3)
+    pose_covariance: np.ndarray      # (A, 3, 3)
+    velocity_mps: np.ndarray         # (A, 2)
+    twist_covariance: np.ndarray     # (A, 2, 2)
+    size_m: np.ndarray               # (A, 3)
+    trajectories_m: np.ndarray       # (A, K, T, 2)
+    mode_probabilities: np.ndarray   # (A, K)
+    covariances_m2: np.ndarray       # (A, K, T, 2, 2)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The dense layers of one plan, coded as in `types.Forecast`."""
+
+    occupancy_agents: np.ndarray  # (T + 1, Y, X) uint8
+    occupancy_static: np.ndarray  # (Y, X) uint8
+    flow: np.ndarray              # (T + 1, 2, Y, X) float32
+    road: np.ndarray              # (3, Y, X) uint8
+
+
+def check_outputs(outputs: Mapping[str, np.ndarray]) -> None:
+    """Raise OutputError where any raw output is NaN, infinite or absurd, naming it."""
+    for name, array in outputs.items():
+        limit = MAX_FLOW_M if name == 'flow' else MAX_LOGIT
+        # NaN passes through minimum and maximum and fails both comparisons.
+        low, high = array.min(), array.max()
+        if not (low >= -limit and high <= limit):
+            raise OutputError(f'output {name}: {low:g} to {high:g}, want -{limit:g} to {limit:g}')
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
+                  score_threshold: float) -> AgentTable:
+    """
+    Return the agents of one plan whose score reaches the threshold, without duplicates.
+
+    `outputs` as `contract.graph_specs()['rollout'].outputs`. Raises OutputError for an agent
+    beyond physical bounds.
+    """
+    score = outputs['agent_score'][plan]
+    keep = np.flatnonzero(score >= score_threshold)
+    keep = keep[np.argsort(-score[keep], kind='stable')]
+    box = outputs['agent_box'][plan][keep]                                  # (A, 9)
+    classes = softmax(outputs['agent_class'][plan][keep])                   # (A, 8)
+    alone = _without_duplicates(box[:, :2], _ON_FOOT[classes.argmax(axis=-1)])
+    keep, box, classes = keep[alone], box[alone], classes[alone]
+    sigma = np.exp(np.clip(outputs['agent_log_sigma'][plan][keep], *LOG_SIGMA))
+    modes = softmax(outputs['mode_logits'][plan][keep])                     # (A, K)
+    order = np.argsort(-modes, axis=-1, kind='stable')
+    rows = np.arange(len(keep))[:, None]
+    waypoints = outputs['trajectories'][plan][keep][rows, order]            # (A, K, T, 2)
+    spread = outputs['trajectory_spread'][plan][keep][rows, order]          # (A, K, T, 3)
+    _bounded('agent centre', box[:, :2], MAX_CENTRE_M, 'm')
+    _bounded('agent velocity', box[:, 7:9], MAX_SPEED_MPS, 'm/s')
+    _bounded('waypoint', waypoints, MAX_WAYPOINT_M, 'm')
+    heading = np.arctan2(box[:, 2], box[:, 3])
+    size = np.exp(np.clip(box[:, 4:7], np.log(MIN_SIZE_M), np.log(MAX_SIZE_M)))
+    return AgentTable(
+        score[keep], classes, np.column_stack([box[:, :2], heading]),
+        sigma[:, :3, None] ** 2 * np.eye(3, dtype=np.float32), box[:, 7:9],
+        sigma[:, 3:, None] ** 2 * np.eye(2, dtype=np.float32), size,
+        waypoints, modes[rows, order], _covariances(spread))
+
+
+def _bounded(what: str, values: np.ndarray, limit: float, unit: str) -> None:
+    worst = float(np.abs(values).max(initial=0.0))
+    if not worst <= limit:
+        raise OutputError(f'{what}: {worst:g} {unit}, want at most {limit:g} {unit}')
+
+
+def _without_duplicates(xy: np.ndarray, on_foot: np.ndarray) -> np.ndarray:
+    """Return the rows that no earlier kept row lies too near to; rows come best first."""
+    distance = np.hypot(*np.moveaxis(xy[:, None] - xy[None], -1, 0))
+    radius = np.where(on_foot[:, None] & on_foot, DUPLICATE_ON_FOOT_M, DUPLICATE_M)
+    near = np.triu(distance < radius, 1)
+    alive = np.ones(len(xy), dtype=bool)
+    for row in np.flatnonzero(near.any(axis=1)):
+        if alive[row]:
+            alive[near[row]] = False
+    return np.flatnonzero(alive)
+
+
+def _covariances(spread: np.ndarray) -> np.ndarray:
+    """Return 2x2 matrices (..., 2, 2) of log sigma x, log sigma y, atanh correlation (..., 3)."""
+    sigma = np.exp(np.clip(spread[..., :2], *LOG_SIGMA))
+    rho = np.clip(np.tanh(spread[..., 2]), -MAX_CORRELATION, MAX_CORRELATION)
+    out = np.empty((*spread.shape[:-1], 2, 2), dtype=np.float32)
+    out[..., 0, 0] = sigma[..., 0] ** 2
+    out[..., 1, 1] = sigma[..., 1] ** 2
+    out[..., 0, 1] = out[..., 1, 0] = rho * sigma[..., 0] * sigma[..., 1]
+    return out
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """Return the float32 sigmoid, computed in place of one temporary array."""
+    out = np.negative(logits)
+    with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf the right 0
+        np.exp(out, out=out)
+    out += np.float32(1)
+    return np.divide(np.float32(1), out, out=out)
+
+
+def coded(probabilities: np.ndarray) -> np.ndarray:
+    """Return round(254 * p) as uint8."""
+    scaled = probabilities * np.float32(254)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)
+
+
+def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.ndarray) -> Layers:
+    """
+    Return the dense layers of one plan; `observed` (200, 200) bool is what is not 255.
+
+    Static ground is what a static obstacle stands on or what cannot be driven on:
+    1 - (1 - p(static obstacle)) * p(drivable).
+    """
+    hidden = ~observed
+    agents = coded(probability(outputs['occupancy'][plan]))
+    agents[:, hidden] = UNOBSERVED
+    layout = probability(outputs['road'])                                   # (3, Y, X)
+    free = layout[ROAD_LAYERS.index('drivable')] * (
+        1 - layout[ROAD_LAYERS.index('static_obstacle')])
+    static = coded(1 - free)
+    static[hidden] = UNOBSERVED
+    road = coded(layout)
+    road[:, hidden] = UNOBSERVED
+    return Layers(agents, static, outputs['flow'][plan].copy(), road)
+
+
+def observed_ground(outputs: Mapping[str, np.ndarray], observed_threshold: float,
+                    seen: np.ndarray) -> np.ndarray:
+    """Return bool (200, 200): the model says observed and some camera has it in its picture."""
+    return (outputs['observed'] >= observed_threshold) & seen
+
+
+def no_agents() -> AgentTable:
+    """Return a table without rows."""
+    def empty(*shape: int) -> np.ndarray:
+        return np.zeros((0, *shape), dtype=np.float32)
+    return AgentTable(empty(), empty(len(AGENT_CLASSES)), empty(3), empty(3, 3), empty(2),
+                      empty(2, 2), empty(3), empty(MODES, HORIZON_STEPS, 2), empty(MODES),
+                      empty(MODES, HORIZON_STEPS, 2, 2))
+
+
+def nothing_observed() -> Layers:
+    """Return layers that say of no ground that it was observed."""
+    steps, shape = HORIZON_STEPS + 1, OUTPUT_GRID.shape
+    return Layers(np.full((steps, *shape), UNOBSERVED, dtype=np.uint8),
+                  np.full(shape, UNOBSERVED, dtype=np.uint8),
+                  np.zeros((steps, 2, *shape), dtype=np.float32),
+                  np.full((len(ROAD_LAYERS), *shape), UNOBSERVED, dtype=np.uint8))

@@ -1,0 +1,466 @@
+"""
+Camera sets in, forecasts out: the one path that node, replay and evaluation share.
+
+Each set is encoded once and its features are kept in a ring of 16; a forecast folds the ring and
+rolls it out under a plan. Nothing here reads a clock: stage times come from the clock handed in,
+and no forecast depends on it. Not thread safe; one worker owns a predictor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from wm_ros import decode as dec
+from wm_ros.association import Associator
+from wm_ros.ego import MAX_PLAN_M, MAX_SPEED_MPS, constant_turn_rate_plan, extrapolate
+from wm_ros.geometry import relative_pose
+from wm_ros.image import (
+    ImageError,
+    ImageMap,
+    check_array,
+    checksum,
+    decode_bgr,
+    inspect,
+    model_camera,
+)
+from wm_ros.lift import LiftGeometry
+from wm_ros.runtime.artifact import Artifact
+from wm_ros.runtime.backend import Backend
+from wm_ros.runtime.contract import IMAGE_HEIGHT, IMAGE_WIDTH
+from wm_ros.types import (
+    HORIZON_STEPS,
+    WINDOW_FRAMES,
+    AgentForecast,
+    CameraRig,
+    CameraState,
+    EgoPlan,
+    EgoState,
+    Forecast,
+    Frame,
+    FrameSet,
+    ImageForm,
+    WindowInfo,
+)
+from wm_ros.window import period_of, skipped_between
+
+NS = 1_000_000_000
+#: Odometry that far from the frame's stamp says nothing about it.
+MAX_EGO_AGE_NS = NS // 5
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """
+    When a forecast is valid, and how much the host may use.
+
+    `min_frames` of 16 sets have to be there and no step between two may be longer than
+    `max_gap_periods`. A camera whose picture stays the same `frozen_after` times is frozen (0:
+    never). `score_threshold` and `observed_threshold` replace the artifact's where given.
+    `decode_threads` decode pictures beside each other.
+    """
+
+    min_frames: int = 14
+    max_gap_periods: float = 2.0
+    frozen_after: int = 4
+    decode_threads: int = 2
+    score_threshold: float | None = None
+    observed_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class EncodeInfo:
+    """
+    What became of one camera set.
+
+    `cameras` gives the state of each camera, `problems` names what was wrong with those that are
+    not OK; `skipped` periods before it were masked; `reset` says why the window began anew, empty
+    where it went on; `stages_ms` holds decode, resize, lift and encode.
+    """
+
+    stamp_ns: int
+    cameras: dict[str, CameraState]
+    problems: tuple[str, ...]
+    skipped: int
+    reset: str
+    stages_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One place in the window; without `present` it is masked."""
+
+    stamp_ns: int
+    present: bool
+    partial: bool = False
+    ego: EgoState | None = None
+
+
+@dataclass
+class _Picture:
+    """Outcome of one camera's decoding."""
+
+    state: CameraState
+    problem: str = ''
+    decode_ns: int = 0
+    resize_ns: int = 0
+
+
+class Predictor:
+    """
+    Forecasts for one rig with one artifact on one loaded backend.
+
+    `rig` holds the cameras as calibrated, in the model's order; the backend was loaded for as
+    many, and for `plans` ego plans a run. `clock_ns` times the stages (default: all 0). The
+    caller keeps and closes the backend.
+    """
+
+    def __init__(self, artifact: Artifact, backend: Backend, rig: CameraRig,
+                 settings: PredictorSettings | None = None, plans: int = 1,
+                 clock_ns: Callable[[], int] = lambda: 0) -> None:
+        self.artifact = artifact
+        self.settings = settings or PredictorSettings()
+        self._backend = backend
+        self._clock = clock_ns
+        self._pool = ThreadPoolExecutor(max(1, self.settings.decode_threads), 'wm_ros_decode')
+        memory = artifact.specs['encode'].outputs[0].shape
+        # Every frame is written twice, 16 places apart, so that the last 16 are always one block.
+        self._memory = np.zeros((2 * WINDOW_FRAMES, *memory), dtype=np.float32)
+        self._images = np.zeros((len(rig), IMAGE_HEIGHT, IMAGE_WIDTH, 3), dtype=np.uint8)
+        self._now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
+        self._age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
+        self._frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
+        self._odometry_mask = np.zeros(1, dtype=np.float32)
+        self._ego_motion = np.zeros(2, dtype=np.float32)
+        self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
+        self._associator = Associator()
+        self.set_rig(rig)
+        self._reset_reason = 'start'
+
+    # --- rig and window -------------------------------------------------------------------------
+
+    def set_rig(self, rig: CameraRig) -> None:
+        """Take a new calibration of the same cameras; the window begins anew."""
+        if len(rig) != len(self._images):
+            raise ValueError(f'rig: {len(rig)} cameras, want {len(self._images)} as loaded')
+        self.rig = rig
+        self._maps = [ImageMap(camera) for camera in rig.cameras]
+        self._lift = LiftGeometry(
+            CameraRig(tuple(model_camera(camera) for camera in rig.cameras), rig.name))
+        self._tables: dict[tuple[bool, ...], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.reset('calibration')
+
+    def reset(self, reason: str) -> None:
+        """Drop the window and the tracks; `reason` is told by the next `EncodeInfo`."""
+        self._entries: deque[_Entry] = deque(maxlen=WINDOW_FRAMES)
+        self._head = 0
+        self._memory[:] = 0
+        self._repeats: list[tuple[int, int]] = [(0, 0)] * len(self.rig)
+        self._states = {name: CameraState.MISSING for name in self.rig.names}
+        self._problems: tuple[str, ...] = ()
+        self._encoded: dict[str, np.ndarray] | None = None
+        self._latent: np.ndarray | None = None
+        self._encode_ms: dict[str, float] = {}
+        self._associator.reset()
+        self._reset_reason = reason
+
+    def close(self) -> None:
+        """Join the decoding threads; the backend stays with its owner."""
+        self._pool.shutdown(wait=True)
+
+    # --- encode ---------------------------------------------------------------------------------
+
+    def encode(self, frame_set: FrameSet, ego: EgoState | None) -> EncodeInfo:
+        """
+        Decode, check and encode one camera set and make it the newest of the window.
+
+        A camera that is missing or whose picture is refused is taken out of the lift tables. A
+        stamp that is not newer than the last one, or a gap of a whole window, begins it anew.
+        """
+        skipped = self._step_to(frame_set)
+        start = self._clock()
+        pictures = self._decode(frame_set)
+        decoded = self._clock()
+        self._states = {name: picture.state for name, picture in zip(self.rig.names, pictures, strict=True)}
+        self._problems = tuple(picture.problem for picture in pictures if picture.problem)
+        available = tuple(picture.state is CameraState.OK for picture in pictures)
+        index, weight, _ = self._tables_for(available)
+        lifted = self._clock()
+        self._latent = None
+        self._encoded = self._run_encode(index, weight) if any(available) else None
+        encoded = self._clock()
+        last_ns = self._entries[-1].stamp_ns if self._entries else frame_set.stamp_ns
+        for i in range(1, skipped + 1):
+            step_ns = (frame_set.stamp_ns - last_ns) * i // (skipped + 1)
+            self._append(_Entry(last_ns + step_ns, present=False), None)
+        self._append(_Entry(frame_set.stamp_ns, self._encoded is not None, not all(available),
+                            _at_stamp(ego, frame_set.stamp_ns)),
+                     self._encoded['memory'] if self._encoded else None)
+        self._encode_ms = {**_split(decoded - start, pictures), 'lift': (lifted - decoded) / 1e6,
+                           'encode': (encoded - lifted) / 1e6}
+        reason, self._reset_reason = self._reset_reason, ''
+        return EncodeInfo(frame_set.stamp_ns, self._states, self._problems, skipped, reason,
+                          self._encode_ms)
+
+    def _step_to(self, frame_set: FrameSet) -> int:
+        """Return how many periods to mask before a set; begin anew where it cannot follow."""
+        if not self._entries:
+            return 0
+        last_ns = self._entries[-1].stamp_ns
+        interval = frame_set.stamp_ns - last_ns
+        if interval <= 0:
+            self.reset(f'stamp {frame_set.stamp_ns} after {last_ns}')
+            return 0
+        skipped = max(frame_set.skipped, skipped_between(interval, self._period_ns()))
+        if skipped >= WINDOW_FRAMES:
+            self.reset(f'gap of {interval / NS:.1f} s')
+            return 0
+        return skipped
+
+    def _decode(self, frame_set: FrameSet) -> list[_Picture]:
+        frames = [frame_set.frames.get(name) for name in self.rig.names]
+        # Decoding releases the GIL; each camera writes its own picture, so order cannot matter.
+        pictures = list(self._pool.map(self._picture, range(len(frames)), frames))
+        for i, picture in enumerate(pictures):
+            if picture.state is not CameraState.OK:
+                self._images[i] = 0
+        return pictures
+
+    def _picture(self, i: int, frame: Frame | None) -> _Picture:
+        """Bring one camera's frame into its place of the input and judge it."""
+        camera = self.rig.cameras[i]
+        if frame is None:
+            return _Picture(CameraState.MISSING, f'{camera.name}: no frame in the set')
+        start = self._clock()
+        try:
+            if frame.form is ImageForm.ARRAY:
+                check_array(frame.image, camera)
+                image, bgr = frame.image, False
+            else:
+                image, bgr = decode_bgr(frame.image, camera, self._maps[i].reduction), True
+        except ImageError as err:
+            return _Picture(err.state, str(err), self._clock() - start)
+        decoded = self._clock()
+        self._maps[i].apply(image, self._images[i], bgr)
+        begin, end = self._maps[i].rows
+        state = inspect(self._images[i][begin:end])
+        if state is CameraState.OK and self._is_frozen(i):
+            state = CameraState.FROZEN
+        problem = '' if state is CameraState.OK else f'{camera.name}: picture is {state.name}'
+        return _Picture(state, problem, decoded - start, self._clock() - decoded)
+
+    def _is_frozen(self, i: int) -> bool:
+        """Count how often camera i has shown this very picture in a row."""
+        value = checksum(self._images[i])
+        last, count = self._repeats[i]
+        self._repeats[i] = (value, count + 1 if value == last else 0)
+        return 0 < self.settings.frozen_after <= self._repeats[i][1]
+
+    def _tables_for(self, available: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return lift index, lift weight and seen ground for these cameras, made once."""
+        if available not in self._tables:
+            if len(self._tables) >= 8:  # a flickering camera must not fill the memory
+                self._tables.clear()
+            self._tables[available] = (*self._lift.tables(available), self._lift.seen(available))
+        return self._tables[available]
+
+    def _run_encode(self, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray] | None:
+        outputs = self._backend.run('encode', {
+            'images': self._images, 'lift_index': index, 'lift_weight': weight})
+        try:
+            dec.check_outputs(outputs)
+        except dec.OutputError as err:  # one bad frame must not stay in the window for 16
+            self._problems += (f'encode: {err}',)
+            return None
+        return outputs
+
+    def _append(self, entry: _Entry, memory: np.ndarray | None) -> None:
+        for place in (self._head, self._head + WINDOW_FRAMES):
+            self._memory[place] = 0 if memory is None else memory
+        self._head = (self._head + 1) % WINDOW_FRAMES
+        self._entries.append(entry)
+
+    # --- forecast -------------------------------------------------------------------------------
+
+    def forecast(self, plan: EgoPlan | None = None) -> Forecast:
+        """
+        Forecast from the window under `plan`, by default constant turn rate and velocity.
+
+        Always returns one; `valid` and `reasons` say what it is worth. Below `min_frames` the
+        model does not run and the forecast holds no agents and no observed ground. Raises
+        ValueError before the first set.
+        """
+        return self._forecasts([plan], remember=True)[0]
+
+    def forecast_plans(self, plans: Sequence[EgoPlan]) -> list[Forecast]:
+        """Forecast under each of several plans; they share one encoding, ids stay as they are."""
+        return self._forecasts(list(plans), remember=False)
+
+    def _forecasts(self, plans: list[EgoPlan | None], remember: bool) -> list[Forecast]:
+        if not self._entries:
+            raise ValueError('forecast: the window holds 0 sets, want at least 1')
+        window, ego, reasons = self._judge()
+        taken = [self._plan(plan, ego) for plan in plans]
+        stages: dict[str, float] = dict(self._encode_ms)
+        runnable = (self._encoded is not None
+                    and window.frames_used >= self.settings.min_frames)
+        if not runnable:
+            return [self._result(window, ego, plan, (*reasons, *why), dec.no_agents(), [],
+                                 dec.nothing_observed(), stages) for plan, why in taken]
+        stages['fold'] = self._fold(window.odometry, ego)
+        out = []
+        capacity = len(self._plans)
+        for at in range(0, len(taken), capacity):
+            part = taken[at:at + capacity]
+            outputs, stages['rollout'] = self._rollout([plan for plan, _ in part])
+            for row, (plan, why) in enumerate(part):
+                start = self._clock()
+                agents, ids, layers, bad = self._parse(outputs, row, ego, remember)
+                timed = {**stages, 'parse': (self._clock() - start) / 1e6}
+                out.append(self._result(window, ego, plan, (*reasons, *why, *bad), agents, ids,
+                                        layers, timed))
+        return out
+
+    def _judge(self) -> tuple[WindowInfo, EgoState | None, tuple[str, ...]]:
+        """Describe the window and say what keeps a forecast from being valid."""
+        settings, entries = self.settings, list(self._entries)
+        used = [entry for entry in entries if entry.present]
+        places = [i for i, entry in enumerate(entries) if entry.present]
+        steps = [b - a for a, b in pairwise(places)]
+        odometry = _odometry_holds(used)
+        window = WindowInfo(
+            frames_used=len(used), frames_missing=WINDOW_FRAMES - len(used),
+            frames_partial=sum(entry.partial for entry in used),
+            max_gap_periods=float(max(steps, default=0)), period_ns=self._period_ns(),
+            span_ns=entries[-1].stamp_ns - entries[0].stamp_ns, odometry=odometry,
+            cameras=dict(self._states))
+        reasons = []
+        if len(used) < settings.min_frames:
+            reasons.append(f'window: {len(used)} of {WINDOW_FRAMES} frames, '
+                           f'want at least {settings.min_frames}')
+        if window.max_gap_periods > settings.max_gap_periods:
+            reasons.append(f'window: a gap of {window.max_gap_periods:g} periods, '
+                           f'want at most {settings.max_gap_periods:g}')
+        reasons += [f'camera {problem}' for problem in self._problems]
+        return window, entries[-1].ego if odometry else None, tuple(reasons)
+
+    def _plan(self, plan: EgoPlan | None, ego: EgoState | None) -> tuple[EgoPlan, tuple[str, ...]]:
+        """Return the plan to use and what was wrong with the one given."""
+        if plan is None or ego is None:  # without odometry the model ignores any plan
+            return constant_turn_rate_plan(ego), ()
+        poses = np.asarray(plan.poses)
+        if poses.shape == (HORIZON_STEPS, 3) and np.abs(poses).max() <= MAX_PLAN_M:
+            return plan, ()
+        return constant_turn_rate_plan(ego), (
+            f'ego plan: {poses.shape} poses, not finite or too far; want ({HORIZON_STEPS}, 3) '
+            f'within {MAX_PLAN_M:.0f} m',)
+
+    def _fold(self, odometry: bool, ego: EgoState | None) -> float:
+        """Fold the window into the latent, once a set; return the milliseconds it took."""
+        if self._latent is not None:
+            return 0.0
+        start = self._clock()
+        entries = list(self._entries)
+        newest, period = entries[-1], self._period_ns()
+        first = WINDOW_FRAMES - len(entries)
+        for i in range(first):  # places that were never filled: as if the rate had held before
+            self._age_s[i] = (newest.stamp_ns - entries[0].stamp_ns + (first - i) * period) / NS
+        self._frame_mask[:first] = 0
+        self._now_from_frame[:] = 0
+        for i, entry in enumerate(entries, first):
+            self._age_s[i] = (newest.stamp_ns - entry.stamp_ns) / NS
+            self._frame_mask[i] = entry.present
+            if odometry and entry.present:
+                self._now_from_frame[i] = relative_pose(ego.odom_from_base,
+                                                        entry.ego.odom_from_base)
+        self._odometry_mask[0] = odometry
+        self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
+        self._latent = self._backend.run('fold', {
+            'memory': self._memory[self._head:self._head + WINDOW_FRAMES],
+            'now_from_frame': self._now_from_frame, 'age_s': self._age_s,
+            'frame_mask': self._frame_mask, 'odometry_mask': self._odometry_mask})['latent']
+        return (self._clock() - start) / 1e6
+
+    def _rollout(self, plans: list[EgoPlan]) -> tuple[dict[str, np.ndarray], float]:
+        start = self._clock()
+        for i in range(len(self._plans)):
+            self._plans[i] = plans[min(i, len(plans) - 1)].poses
+        outputs = self._backend.run('rollout', {
+            'latent': self._latent, 'skip': self._encoded['skip'], 'plans': self._plans,
+            'ego_motion': self._ego_motion, 'odometry_mask': self._odometry_mask})
+        return outputs, (self._clock() - start) / 1e6
+
+    def _parse(self, outputs: dict[str, np.ndarray], row: int, ego: EgoState | None,
+               remember: bool) -> tuple[dec.AgentTable, list[bytes], dec.Layers, tuple[str, ...]]:
+        """Decode one plan; where its output is refused, return nothing and the reason."""
+        settings, artifact = self.settings, self.artifact
+        score = settings.score_threshold
+        score = artifact.score_threshold if score is None else score
+        observed = settings.observed_threshold
+        observed = artifact.observed_threshold if observed is None else observed
+        available = tuple(state is CameraState.OK for state in self._states.values())
+        try:
+            dec.check_outputs(outputs)
+            agents = dec.decode_agents(outputs, row, score)
+            ground = dec.observed_ground(outputs, observed, self._tables_for(available)[2])
+            layers = dec.decode_layers(outputs, row, ground)
+        except dec.OutputError as err:
+            return dec.no_agents(), [], dec.nothing_observed(), (str(err),)
+        name = self._associator.update if remember else self._associator.match
+        ids = name(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
+                   agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
+        return agents, ids, layers, ()
+
+    def _result(self, window: WindowInfo, ego: EgoState | None, plan: EgoPlan,
+                reasons: tuple[str, ...], agents: dec.AgentTable, ids: list[bytes],
+                layers: dec.Layers, stages_ms: dict[str, float]) -> Forecast:
+        rows = tuple(AgentForecast(
+            track_id, float(agents.score[i]), agents.class_probabilities[i], agents.pose[i],
+            agents.pose_covariance[i], agents.velocity_mps[i], agents.twist_covariance[i],
+            agents.size_m[i], agents.trajectories_m[i], agents.mode_probabilities[i],
+            agents.covariances_m2[i]) for i, track_id in enumerate(ids))
+        return Forecast(
+            self._entries[-1].stamp_ns, not reasons, reasons, window, plan,
+            None if ego is None else ego.odom_from_base, rows, layers.occupancy_agents,
+            layers.occupancy_static, layers.flow, layers.road, self.artifact.hash,
+            dict(self._backend.precision), stages_ms)
+
+    def _period_ns(self) -> int:
+        """Return the period by the stamps in the window; a step over gaps counts as several."""
+        used = [(i, entry.stamp_ns) for i, entry in enumerate(self._entries) if entry.present]
+        return period_of((stamp_b - stamp_a) // (b - a)
+                         for (a, stamp_a), (b, stamp_b) in pairwise(used))
+
+
+def _at_stamp(ego: EgoState | None, stamp_ns: int) -> EgoState | None:
+    """Return the ego state at the stamp, None where it is not finite or too far from it."""
+    if ego is None or abs(stamp_ns - ego.stamp_ns) > MAX_EGO_AGE_NS:
+        return None
+    if not np.isfinite([*ego.odom_from_base, ego.speed_mps, ego.yaw_rate_rps]).all():
+        return None
+    return extrapolate(replace(ego, odom_from_base=np.array(ego.odom_from_base, dtype=float)),
+                       stamp_ns)
+
+
+def _odometry_holds(used: list[_Entry]) -> bool:
+    """Tell whether every set has its pose and no step between two is faster than anything."""
+    if not used or any(entry.ego is None for entry in used):
+        return False
+    for a, b in pairwise(used):
+        metres = np.hypot(*(b.ego.odom_from_base - a.ego.odom_from_base)[:2])
+        if metres > MAX_SPEED_MPS * (b.stamp_ns - a.stamp_ns) / NS + 1.0:
+            return False
+    return True
+
+
+def _split(wall_ns: int, pictures: list[_Picture]) -> dict[str, float]:
+    """Share the wall time of the threads between decoding and resizing."""
+    decode = sum(picture.decode_ns for picture in pictures)
+    resize = sum(picture.resize_ns for picture in pictures)
+    share = decode / max(1, decode + resize)
+    return {'decode': wall_ns * share / 1e6, 'resize': wall_ns * (1 - share) / 1e6}

@@ -1,0 +1,287 @@
+"""
+Camera sets from single frames, by their stamps alone.
+
+Sets are formed, ordered and thinned out by what the stamps say. Arrival times only end the wait
+for a camera that does not deliver, so any order of arrival that keeps each camera's own order
+gives the same sets, live or from a bag.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+from statistics import median
+
+from wm_ros.types import WINDOW_FRAMES, Frame, FrameSet
+
+MS = 1_000_000
+SLOT_NS = 100 * MS
+#: Sets closer than this, by the median of their spacing, come from cameras faster than 15 Hz.
+FAST_PERIOD_NS = 58 * MS
+#: The same for a single interval, which jitter moves more.
+FAST_INTERVAL_NS = 52 * MS
+#: A step of more periods than this holds a gap.
+GAP_PERIODS = 1.75
+#: Cameras slower than 10 Hz do not stretch the period: what they leave out are gaps.
+PERIOD_RANGE_NS = (50 * MS, 120 * MS)
+_HISTORY = 9
+
+
+def period_of(intervals_ns: Iterable[int]) -> int:
+    """
+    Return the period of sets this far apart: 100 ms for fewer than three intervals.
+
+    The mean of the middle half: unlike a median it also holds for the uneven steps (80, 120 ms)
+    that one set a slot leaves of a 25 Hz camera.
+    """
+    intervals = sorted(intervals_ns)
+    if len(intervals) < 3:
+        return SLOT_NS
+    cut = max(1, len(intervals) // 4)
+    middle = intervals[cut:-cut]
+    low, high = PERIOD_RANGE_NS
+    return min(max(sum(middle) // len(middle), low), high)
+
+
+def skipped_between(interval_ns: int, period_ns: int) -> int:
+    """Return how many periods a step between two sets leaves out (0 up to 1.75 periods)."""
+    if interval_ns <= GAP_PERIODS * period_ns:
+        return 0
+    return max(1, round(interval_ns / period_ns) - 1)
+
+
+class PushResult(IntEnum):
+    """What became of a frame."""
+
+    ACCEPTED = 0
+    OUT_OF_ORDER = 1    # older than the camera's newest, in time still: accepted, in its place
+    DUPLICATE = 2       # this camera's frame of this stamp is known
+    LATE = 3            # its set is closed
+    STAMP_JUMP = 4      # the clock jumped: the window was flushed, this frame begins a new one
+    UNKNOWN_CAMERA = 5
+    OVERFLOW = 6        # too many frames wait for their set
+
+    @property
+    def accepted(self) -> bool:
+        return self in (PushResult.ACCEPTED, PushResult.OUT_OF_ORDER, PushResult.STAMP_JUMP)
+
+
+@dataclass
+class _Pending:
+    frame: Frame
+    arrival_ns: int
+
+    def __lt__(self, other: _Pending) -> bool:
+        return (self.frame.stamp_ns, self.frame.camera) < (other.frame.stamp_ns, other.frame.camera)
+
+
+@dataclass
+class _Cluster:
+    """Frames within the tolerance of the first one's stamp, one a camera."""
+
+    frames: dict[str, _Pending]
+    first_ns: int
+
+    @property
+    def newest_ns(self) -> int:
+        return max(item.frame.stamp_ns for item in self.frames.values())
+
+    @property
+    def arrival_ns(self) -> int:
+        return min(item.arrival_ns for item in self.frames.values())
+
+
+class Thinning:
+    """
+    Lets every set through at up to 15 Hz, one a 100 ms slot from faster cameras.
+
+    Of a slot the first whole set is taken, or the first one where none is whole. Fast or not is
+    told by the median spacing of the last sets, so jitter around the limit does not flip it.
+    """
+
+    def __init__(self) -> None:
+        self._stamps: deque[int] = deque(maxlen=_HISTORY + 1)
+        self._slot: int | None = None   # the slot that is served
+        self._held: _Cluster | None = None
+
+    def push(self, cluster: _Cluster, whole: bool) -> list[_Cluster]:
+        """Take the next set; return those to be used, oldest first."""
+        stamp = cluster.newest_ns
+        out = []
+        if self._held and self._held.newest_ns // SLOT_NS != stamp // SLOT_NS:
+            out += self.release()
+        self._stamps.append(stamp)
+        slot = stamp // SLOT_NS
+        if not self.fast:
+            out += self.release()
+            self._slot = slot
+            out.append(cluster)
+        elif slot != self._slot:
+            if whole:
+                self._held, self._slot = None, slot
+                out.append(cluster)
+            elif self._held is None:
+                self._held = cluster
+        return out
+
+    def release(self) -> list[_Cluster]:
+        """Return the set that waited for a whole one of its slot, if there is one."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        self._slot = held.newest_ns // SLOT_NS
+        return [held]
+
+    @property
+    def fast(self) -> bool:
+        stamps = list(self._stamps)
+        if len(stamps) < 2:
+            return False
+        limit_ns = FAST_PERIOD_NS if len(stamps) > 2 else FAST_INTERVAL_NS
+        return median(b - a for a, b in pairwise(stamps)) < limit_ns
+
+    @property
+    def held(self) -> _Cluster | None:
+        return self._held
+
+
+class FrameBuffer:
+    """
+    Collects the frames of all cameras and hands out synchronised sets, oldest first.
+
+    `tolerance_ns`: how far the stamps of one set may lie apart. `deadline_ns`: how long a set
+    waits for a missing camera, on the stamps of the others and on the clock given to `push` and
+    `ready`. A step back of more than `jump_back_ns`, or ahead of more than `jump_ahead_ns`
+    (a window's length), is a clock jump. No clock is read here; not thread safe.
+    """
+
+    def __init__(self, cameras: Iterable[str], tolerance_ns: int = 20 * MS,
+                 deadline_ns: int = 60 * MS, jump_back_ns: int = 1000 * MS,
+                 jump_ahead_ns: int = WINDOW_FRAMES * SLOT_NS, max_ready: int = 20) -> None:
+        self.cameras = tuple(cameras)
+        self.tolerance_ns = tolerance_ns
+        self.deadline_ns = deadline_ns
+        self.jump_back_ns = jump_back_ns
+        self.jump_ahead_ns = jump_ahead_ns
+        #: Number of flushes, and of sets dropped because nobody took them.
+        self.flushes = 0
+        self.overruns = 0
+        self._max_pending = 32 * max(1, len(self.cameras))
+        self._ready: deque[FrameSet] = deque()
+        self._max_ready = max_ready
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start anew: no stamp seen so far says anything about the next."""
+        self._pending: list[_Pending] = []
+        self._newest: dict[str, int] = {}
+        self._closed: dict[str, int] = {}   # stamps up to these are closed, a camera
+        self._seen = {camera: deque(maxlen=64) for camera in self.cameras}
+        self._thinning = Thinning()
+        self._intervals: deque[int] = deque(maxlen=_HISTORY)
+        self._last_ns: int | None = None
+
+    def push(self, frame: Frame, now_ns: int) -> PushResult:
+        """Take one frame that arrived at `now_ns` (a steady clock)."""
+        camera, stamp = frame.camera, frame.stamp_ns
+        if camera not in self._seen:
+            return PushResult.UNKNOWN_CAMERA
+        result = PushResult.ACCEPTED
+        # Back is judged by the camera's own stamps: one that lags behind the others is only late.
+        if stamp < self._newest.get(camera, stamp) - self.jump_back_ns:
+            self.flush()
+            result = PushResult.STAMP_JUMP
+        elif stamp > max(self._newest.values(), default=stamp) + self.jump_ahead_ns:
+            self.flush()
+            result = PushResult.STAMP_JUMP
+        if stamp in self._seen[camera]:
+            return PushResult.DUPLICATE
+        if stamp <= self._closed.get(camera, stamp - 1):
+            return PushResult.LATE
+        if len(self._pending) >= self._max_pending:
+            return PushResult.OVERFLOW
+        if stamp < self._newest.get(camera, stamp):
+            result = PushResult.OUT_OF_ORDER
+        self._seen[camera].append(stamp)
+        self._newest[camera] = max(stamp, self._newest.get(camera, stamp))
+        insort(self._pending, _Pending(frame, now_ns))
+        self._close(now_ns)
+        return result
+
+    def ready(self, now_ns: int) -> list[FrameSet]:
+        """Return the sets that are complete at `now_ns` and were not returned yet."""
+        self._close(now_ns)
+        out = list(self._ready)
+        self._ready.clear()
+        return out
+
+    def flush(self) -> None:
+        """End the window: what waits is closed as it is, and the next frame begins anew."""
+        while self._pending:
+            self._emit(self._cluster())
+        for cluster in self._thinning.release():
+            self._deliver(cluster)
+        self._forget()
+        self.flushes += 1
+
+    def _close(self, now_ns: int) -> None:
+        """Emit clusters, oldest first, up to the first one that may still grow."""
+        while self._pending:
+            cluster = self._cluster()
+            if not self._complete(cluster, now_ns):
+                break
+            self._emit(cluster)
+        held = self._thinning.held
+        if held and now_ns - held.arrival_ns > self.deadline_ns + SLOT_NS:
+            for cluster in self._thinning.release():
+                self._deliver(cluster)
+
+    def _cluster(self) -> _Cluster:
+        """Return the oldest cluster: the first pending frame and what lies in its tolerance."""
+        first_ns = self._pending[0].frame.stamp_ns
+        frames: dict[str, _Pending] = {}
+        for item in self._pending:
+            if item.frame.stamp_ns > first_ns + self.tolerance_ns:
+                break
+            frames.setdefault(item.frame.camera, item)
+        return _Cluster(frames, first_ns)
+
+    def _complete(self, cluster: _Cluster, now_ns: int) -> bool:
+        end_ns = cluster.first_ns + self.tolerance_ns
+        missing = [camera for camera in self.cameras if camera not in cluster.frames]
+        if all(self._newest.get(camera, end_ns) > end_ns for camera in missing):
+            return True
+        return (max(self._newest.values()) > end_ns + self.deadline_ns
+                or now_ns - cluster.arrival_ns >= self.deadline_ns)
+
+    def _emit(self, cluster: _Cluster) -> None:
+        """Take a cluster out of the pending frames, close its time and thin out."""
+        taken = {id(item) for item in cluster.frames.values()}
+        self._pending = [item for item in self._pending if id(item) not in taken]
+        for camera in self.cameras:
+            item = cluster.frames.get(camera)
+            self._closed[camera] = (item.frame.stamp_ns if item
+                                    else cluster.first_ns + self.tolerance_ns)
+        whole = len(cluster.frames) == len(self.cameras)
+        for used in self._thinning.push(cluster, whole):
+            self._deliver(used)
+
+    def _deliver(self, cluster: _Cluster) -> None:
+        stamp, skipped = cluster.newest_ns, 0
+        if self._last_ns is not None:
+            if stamp <= self._last_ns:  # an older set closed late; the model's time only goes on
+                return
+            interval = stamp - self._last_ns
+            skipped = skipped_between(interval, period_of(self._intervals))
+            self._intervals.append(interval)
+        self._last_ns = stamp
+        frames = {camera: cluster.frames[camera].frame
+                  for camera in self.cameras if camera in cluster.frames}
+        if len(self._ready) >= self._max_ready:
+            self._ready.popleft()
+            self.overruns += 1
+        self._ready.append(FrameSet(stamp, frames, skipped))
