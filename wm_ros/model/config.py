@@ -14,8 +14,8 @@ class ModelConfig:
     and `wm_ros.runtime.contract`, not fields: every model keeps them.
     """
 
-    encoder_channels: tuple[int, ...] = (24, 48, 96, 192)  # at strides 2, 4, 8, 16
-    encoder_blocks: tuple[int, ...] = (1, 2, 3, 3)
+    encoder_channels: tuple[int, ...] = (32, 64, 128, 256)  # at strides 2, 4, 8, 16
+    encoder_blocks: tuple[int, ...] = (1, 2, 4, 3)
     lift_channels: int = 48         # of the image features that are sampled
     skip_channels: int = 64         # bird's-eye features of the newest frame
     memory_channels: int = 32       # bird's-eye features that are cached for 16 frames
@@ -48,8 +48,7 @@ PRESETS = {
     # What two CPU cores train in two hours.
     'small': ModelConfig(),
     # For an accelerator: the sizes that DESIGN's budget allows on two CPU cores in INT8.
-    'base': ModelConfig(encoder_channels=(32, 64, 128, 256), encoder_blocks=(1, 2, 3, 4),
-                        lift_channels=64, dim=256, layers=6, heads=8, agent_dim=192),
+    'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8, agent_dim=192),
     # For tests: runs in a moment, learns nothing.
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,

@@ -40,11 +40,14 @@ class Lift(nn.Module):
         heights = len(LIFT_HEIGHTS_M)
         table = features.permute(0, 1, 3, 4, 2).reshape(batch, -1, channels)  # (B, N*h*w, C)
         offsets = torch.arange(batch, device=table.device)[:, None, None] * table.shape[1]
-        flat = (index + offsets).reshape(-1) if batch > 1 else index.reshape(-1)
-        taps = torch.index_select(table.reshape(-1, channels), 0, flat)
-        taps = taps.reshape(batch, -1, 4, channels)
-        sampled = (taps * weight[..., None].to(taps.dtype)).sum(2)          # (B, Z*R*R, C)
-        seen = weight.sum(-1, keepdim=True).to(taps.dtype)
+        table = table.reshape(-1, channels)
+        weight = weight.to(table.dtype)
+        # Four taps added up one by one: products and sums fuse, a sum over an axis would not.
+        sampled = sum(
+            torch.index_select(table, 0, (index[..., tap:tap + 1] + offsets).reshape(-1))
+            * weight[..., tap].reshape(-1, 1) for tap in range(4))
+        sampled = sampled.reshape(batch, -1, channels)      # (B, Z*R*R, C)
+        seen = sum(weight[..., tap:tap + 1] for tap in range(4))
         x = torch.cat([sampled, seen], -1).reshape(batch, heights, rows, cols, channels + 1)
         x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)          # (B, Z, R, R, C) -> (B, Z*C, R, R)
         skip = self.mix(x)
