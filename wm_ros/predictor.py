@@ -9,7 +9,7 @@ and no forecast depends on it. Not thread safe; one worker owns a predictor.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -139,6 +139,7 @@ class Predictor:
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
         self._associator = Associator()
+        self._uncalibrated: dict[str, str] = {}
         self.set_rig(rig)
         self._reset_reason = 'start'
 
@@ -154,6 +155,10 @@ class Predictor:
             CameraRig(tuple(model_camera(camera) for camera in rig.cameras), rig.name))
         self._tables: dict[tuple[bool, ...], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self.reset('calibration')
+
+    def set_uncalibrated(self, problems: Mapping[str, str]) -> None:
+        """Leave cameras out whose calibration cannot be used: why, by name. The window goes on."""
+        self._uncalibrated = dict(problems)
 
     def reset(self, reason: str) -> None:
         """Drop the window and the tracks; `reason` is told by the next `EncodeInfo`."""
@@ -234,6 +239,8 @@ class Predictor:
     def _picture(self, i: int, frame: Frame | None) -> _Picture:
         """Bring one camera's frame into its place of the input and judge it."""
         camera = self.rig.cameras[i]
+        if camera.name in self._uncalibrated:
+            return _Picture(CameraState.UNCALIBRATED, self._uncalibrated[camera.name])
         if frame is None:
             return _Picture(CameraState.MISSING, f'{camera.name}: no frame in the set')
         start = self._clock()

@@ -1,0 +1,314 @@
+"""
+The managed lifecycle node: parameters, subscriptions, transitions, diagnostics.
+
+`on_configure` creates, `on_cleanup` destroys; what happens in between is in `Pipeline`. Images
+are taken as typed messages: a 200 KB JPEG costs 0.02 ms to deserialise, so a raw subscription
+would save nothing (docs/design.md has the figures).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from wm_ros.ros import parameters
+from wm_ros.ros.calibration import Calibration, tf_lookup
+from wm_ros.ros.diagnostics import diagnostics_message, node_status, NodeHealth
+from wm_ros.ros.loading import Engine, rig_of
+from wm_ros.ros.outputs import Outputs
+from wm_ros.ros.pipeline import Pipeline
+
+#: How often sets are looked at that wait for a camera; half of it is added to a deadline.
+TICK_S = 0.02
+#: How often TF is asked again, in ticks.
+TF_TICKS = 25
+
+Transition = Callable[['WorldModelNode', LifecycleState], TransitionCallbackReturn]
+
+
+class ConfigureError(ValueError):
+    """A parameter, file or combination that the node cannot start with."""
+
+
+def reported(transition: Transition) -> Transition:
+    """
+    Make whatever a transition raises a FAILURE with its cause in the log and in diagnostics.
+
+    rclpy swallows it or dies of it, by version (rclpy #1673).
+    """
+    @functools.wraps(transition)
+    def wrapped(self: WorldModelNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result = transition(self, state)
+            self._health.error = ''
+            return result
+        except Exception as err:
+            self._health.error = f'{transition.__name__}: {err or type(err).__name__}'
+            self.get_logger().error(self._health.error)
+            return TransitionCallbackReturn.FAILURE
+        finally:
+            self._report_soon = True
+    return wrapped
+
+
+class WorldModelNode(LifecycleNode):
+    """
+    Cameras in, forecasts out.
+
+    Add it to any executor beside other nodes; several live in one process under different names or
+    namespaces. Keyword arguments are those of `rclpy.lifecycle.LifecycleNode`. Without the
+    `autostart` parameter somebody has to drive its lifecycle.
+    """
+
+    def __init__(self, node_name: str = 'world_model', **kwargs: Any) -> None:
+        super().__init__(node_name, **kwargs)
+        self._health = NodeHealth()
+        self._problems = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._parameters_set)
+        self._pipeline: Pipeline | None = None
+        self._outputs: Outputs | None = None
+        self._tf: Any = None
+        self._subscriptions: list[Any] = []
+        self._tick_timer: Any = None
+        self._report_soon = True
+        self._reported_ns = 0
+        self._levels: tuple[Any, ...] = ()
+        self._ticks = 0
+        # Liveness and waiting run on a steady clock: timers in ROS time stall when it steps back
+        # (rclpy #1490).
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=True), post_callback=self._clock_jumped)
+        self._timer = self.create_timer(TICK_S, self._tick, clock=self._steady)
+        self._autostart = self.get_parameter('autostart').value
+
+    # Transitions.
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, create buffers, subscriptions and publishers."""
+        if self._problems:
+            raise ConfigureError('; '.join(self._problems))
+        try:
+            self._configure()
+        except BaseException:
+            self._release()
+            raise
+        self._health.state = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the inference thread with an empty window."""
+        self._pipeline.start()
+        self._health.state = 'active'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Join the inference thread."""
+        self._stop()
+        self._health.state = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Destroy what `on_configure` created."""
+        self._release()
+        self._health.state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Join the inference thread and destroy everything."""
+        self._release()
+        self._health.state = 'finalized'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured, with nothing held."""
+        self._release()
+        self._health.state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    @property
+    def finalized(self) -> bool:
+        """Tell whether the node was shut down through its lifecycle."""
+        return self._health.state == 'finalized'
+
+    def destroy_node(self) -> None:
+        """Join the thread and free everything, whatever the state."""
+        self._release()
+        self._jump.unregister()
+        super().destroy_node()
+
+    # What transitions are made of.
+
+    def _configure(self) -> None:
+        settings = parameters.read(self)
+        rig = rig_of(settings)
+        log = self.get_logger()
+        if settings.extrinsics != 'rig':
+            self._tf = tf_lookup(self, settings.base_frame)
+            if self._tf is None and settings.extrinsics == 'tf':
+                raise ConfigureError(
+                    'parameter extrinsics: tf wants tf2_ros, which is not installed here')
+        calibration = Calibration(rig, settings.camera_info, settings.extrinsics, self._tf)
+        began = time.monotonic()
+        engine = Engine(settings, rig, time.monotonic_ns, log.info)
+        log.info(f'model ready after {time.monotonic() - began:.1f} s')
+        self._outputs = Outputs(self, self._incompatible)
+        self._pipeline = Pipeline(
+            settings, calibration, engine, time.monotonic_ns,
+            lambda: self.get_clock().now().nanoseconds, self._publish)
+        self._subscribe(settings, rig.names)
+        self._health.facts = {
+            'artifact': str(engine.artifact.path), 'model_hash': engine.artifact.hash,
+            'backend': engine.backend.name,
+            **{f'precision.{graph}': form for graph, form in engine.backend.precision.items()}}
+
+    def _subscribe(self, settings: parameters.Settings, cameras: tuple[str, ...]) -> None:
+        from nav_msgs.msg import Odometry
+        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+        from wm_ros.msg import EgoPlan
+
+        pipeline = self._pipeline
+        for camera in cameras:
+            if settings.transport_of(camera, cameras) == 'raw':
+                self._listen(Image, settings.image_topic.format(camera=camera),
+                             functools.partial(pipeline.image, camera))
+            else:
+                self._listen(CompressedImage, settings.compressed_topic.format(camera=camera),
+                             functools.partial(pipeline.compressed, camera))
+            if settings.camera_info != 'ignore':
+                self._listen(CameraInfo, settings.camera_info_topic.format(camera=camera),
+                             functools.partial(pipeline.camera_info, camera))
+        if settings.odometry != 'ignore':
+            self._listen(Odometry, 'odometry', pipeline.odometry, depth=50)
+        self._listen(EgoPlan, '~/ego_plan', pipeline.ego_plan, depth=1)
+
+    def _listen(self, message: type, topic: str, callback: Callable[[Any], None],
+                depth: int = 5) -> None:
+        qos = QoSProfile(
+            depth=depth, history=qos_profile_sensor_data.history,
+            reliability=qos_profile_sensor_data.reliability,
+            durability=qos_profile_sensor_data.durability)
+
+        def guarded(msg: Any) -> None:
+            try:
+                callback(msg)
+            except Exception as err:  # the process never dies of its input
+                self._health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
+                self.get_logger().error(self._health.warnings[topic], throttle_duration_sec=5.0)
+
+        self._subscriptions.append(self.create_subscription(
+            message, topic, guarded, qos,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._incompatible(topic, event)),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def _stop(self) -> None:
+        if self._pipeline and not self._pipeline.stop():
+            raise TimeoutError('the inference library did not return within 1.5 s; its thread '
+                               'was left behind')
+
+    def _release(self) -> None:
+        """Let go of everything that `_configure` made, in any state."""
+        pipeline, self._pipeline = self._pipeline, None
+        for subscription in self._subscriptions:
+            self.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        if pipeline and pipeline.stop():
+            pipeline.engine.close()
+        if self._outputs:
+            self._outputs.destroy()
+            self._outputs = None
+        if self._tf:
+            self._tf.close()
+            self._tf = None
+        self._health.facts = {}
+        self._health.warnings.clear()
+
+    # Events.
+
+    def _publish(self, forecast: Any) -> Any:
+        pipeline, outputs = self._pipeline, self._outputs
+        if pipeline is None or outputs is None:
+            return forecast
+        return outputs.publish(forecast, pipeline.settings, pipeline.odom_frame)
+
+    def _parameters_set(self, changed: list[Any]) -> SetParametersResult:
+        """Check a set of values as a whole; take all of them or none."""
+        values = {entry.name: entry.value for entry in changed if entry.name in parameters.BY_NAME}
+        problems = parameters.problems_of(values)
+        if problems:
+            return SetParametersResult(successful=False, reason='; '.join(problems))
+        if self._pipeline and values:
+            self._pipeline.change(parameters.changed(self._pipeline.settings, values))
+        return SetParametersResult(successful=True)
+
+    def _incompatible(self, topic: str, event: Any) -> None:
+        """Put the profiles of both sides into diagnostics."""
+        ours = self.resolve_topic_name(topic)
+        policy = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
+        sides = []
+        for title, found in (('publishers', self.get_publishers_info_by_topic(ours)),
+                             ('subscribers', self.get_subscriptions_info_by_topic(ours))):
+            profiles = [f'{info.node_namespace.rstrip("/")}/{info.node_name} '
+                        f'{info.qos_profile.reliability.name.lower()} '
+                        f'{info.qos_profile.durability.name.lower()}' for info in found]
+            sides.append(f'{title}: {", ".join(profiles) or "none"}')
+        self._health.warnings[f'qos {topic}'] = (
+            f'{ours}: incompatible QoS ({policy}); {"; ".join(sides)}')
+        self.get_logger().warning(self._health.warnings[f'qos {topic}'])
+        self._report_soon = True
+
+    def _clock_jumped(self, jump: Any) -> None:
+        if self._pipeline:
+            self._pipeline.flush('the clock jumped')
+
+    def _tick(self) -> None:
+        if self._autostart:
+            self._autostart = False
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        pipeline = self._pipeline
+        if pipeline and pipeline.active:
+            pipeline.tick()
+            self._ticks += 1
+            if self._tf and self._ticks % TF_TICKS == 0:
+                pipeline.look_up_poses()
+            if pipeline.fatal:
+                self._health.warnings['fatal'] = f'deactivated itself: {pipeline.fatal}'
+                self.get_logger().error(self._health.warnings['fatal'])
+                self.trigger_deactivate()
+            levels = pipeline.levels()
+            self._report_soon |= levels != self._levels
+            self._levels = levels
+        period_s = self.get_parameter('diagnostics_period_s').value
+        if self._report_soon or time.monotonic_ns() - self._reported_ns > period_s * 1e9:
+            self._report()
+
+    def _report(self) -> None:
+        self._report_soon = False
+        self._reported_ns = time.monotonic_ns()
+        statuses = [node_status(self._health)]
+        if self._pipeline and self._pipeline.active:
+            statuses += self._pipeline.statuses()
+        self._diagnostics.publish(diagnostics_message(
+            self.get_clock().now().to_msg(), self.get_fully_qualified_name(), statuses))

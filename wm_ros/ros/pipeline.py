@@ -1,0 +1,305 @@
+"""
+From messages to forecasts: what the node does while it is active, with no ROS entity in it.
+
+Callbacks run in the executor's thread and only check, buffer and hand over; decoding and
+inference run in the worker's. The steady clock comes in as `clock_ns`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from wm_ros.ego import EgoHistory, EgoPush
+from wm_ros.image import ImageError
+from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.ros.calibration import Calibration
+from wm_ros.ros.convert import frame_from_compressed, frame_from_image
+from wm_ros.ros.diagnostics import camera_status, inference_status, status, window_status
+from wm_ros.ros.monitor import CameraMonitor, Latencies, Level, Problem, PROBLEM_NS
+from wm_ros.ros.parameters import Settings
+from wm_ros.ros.plan import PlanError, TimedPlan, plan_from_message
+from wm_ros.ros.worker import Job, Timing, Worker
+from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
+from wm_ros.window import FrameBuffer, PushResult, SLOT_NS
+
+MS = 1_000_000
+#: Odometry that is silent for this long is not waited for.
+ODOMETRY_SILENT_NS = 500 * MS
+#: After this many failures in a row the node deactivates itself.
+MAX_FAILURES = 5
+
+
+class Pipeline:
+    """
+    One engine with its buffers and its thread.
+
+    `publish(forecast)` sends a forecast and returns it as it went out; `now_ns()` is the node's
+    ROS time, against which stamps are compared for latency alone. After `stop` the pipeline can be
+    started again; the window then begins anew.
+    """
+
+    def __init__(self, settings: Settings, calibration: Calibration, engine: Any,
+                 clock_ns: Callable[[], int], now_ns: Callable[[], int],
+                 publish: Callable[[Forecast], Forecast]) -> None:
+        self.settings = settings
+        self.calibration = calibration
+        self.engine = engine
+        self.active = False
+        self.fatal: str = ''
+        self.odom_frame = settings.odom_frame
+        self.latencies = Latencies()
+        self._clock_ns = clock_ns
+        self._now_ns = now_ns
+        self._publish = publish
+        self._history = EgoHistory()
+        self._odometry_ns: int | None = None
+        self._odometry_problem = Problem()
+        self._plan: TimedPlan | None = None
+        self._plan_problem = Problem()
+        self._failures_in_a_row = 0
+        self._recalibrated = True
+        self.last_failure = ''
+        self._last: tuple[Forecast, int] | None = None
+        self._reported = (0, 0)
+        self.cameras = {name: CameraMonitor(name, clock_ns())
+                        for name in calibration.rig.names}
+        self._buffer = self._new_buffer()
+        self._waiting: deque[tuple[FrameSet, int]] = deque()
+        self._worker = self._new_worker()
+
+    def _new_buffer(self) -> FrameBuffer:
+        return FrameBuffer(
+            self.calibration.rig.names, tolerance_ns=round(self.settings.sync_tolerance_ms * MS),
+            deadline_ns=round(self.settings.set_deadline_ms * MS))
+
+    def _new_worker(self) -> Worker:
+        return Worker(self.engine, self._clock_ns, self._made, self._refused, self._failed)
+
+    # Life.
+
+    def start(self) -> None:
+        """Begin: an empty window, a new thread."""
+        now = self._clock_ns()
+        for camera in self.cameras.values():
+            camera.since_ns = now
+            camera.arrivals_ns.clear()
+        self._buffer = self._new_buffer()
+        self._waiting.clear()
+        self._last = None
+        self.fatal = ''
+        self._failures_in_a_row = 0
+        self.engine.reset('activated')
+        self._worker = self._new_worker()
+        self._reported = (0, 0)
+        self._worker.start()
+        self.active = True
+        self.look_up_poses()
+        self.recalibrate()
+
+    def stop(self, timeout_s: float = 1.5) -> bool:
+        """End the thread; return False where it is still inside the inference library by then."""
+        self.active = False
+        self._waiting.clear()
+        return self._worker.stop(timeout_s)
+
+    def flush(self, reason: str) -> None:
+        """Forget all that came so far: the clock jumped."""
+        if self.active:
+            self._buffer.flush()
+            self._buffer.ready(self._clock_ns())
+            self._waiting.clear()
+            self._history.clear()
+            self._plan = None
+            self._worker.call(lambda: self.engine.reset(reason))
+
+    def change(self, settings: Settings) -> None:
+        """Take new values of the parameters that may change, all at once."""
+        self.settings = settings
+        if self.active:
+            self._worker.call(lambda: self.engine.change(settings))
+
+    # Messages in, in the executor's thread.
+
+    def image(self, camera: str, msg: Any) -> None:
+        """Take a sensor_msgs/Image."""
+        self._take(camera, msg, frame_from_image)
+
+    def compressed(self, camera: str, msg: Any) -> None:
+        """Take a sensor_msgs/CompressedImage."""
+        self._take(camera, msg, frame_from_compressed)
+
+    def _take(self, name: str, msg: Any, convert: Callable[[Any, str, int], Frame]) -> None:
+        if not self.active:
+            return
+        now = self._clock_ns()
+        camera = self.cameras[name]
+        camera.arrived(now)
+        try:
+            frame = convert(msg, name, self.settings.max_image_bytes)
+        except ImageError as err:
+            camera.refused(str(err), now)
+            # An empty file keeps its place in the set, where the predictor finds it corrupt:
+            # without it every set would wait its deadline out.
+            frame = Frame(name, stamp_ns(msg.header), b'')
+        result = self._buffer.push(frame, now)
+        camera.counts[result.name.lower()] += 1
+        if result is PushResult.STAMP_JUMP:
+            camera.problem = Problem('stamps jumped: window flushed', Level.WARN, now + PROBLEM_NS)
+        self._collect(now)
+
+    def camera_info(self, name: str, msg: Any) -> None:
+        """Take a sensor_msgs/CameraInfo; what it changes is used from the next set on."""
+        if self.calibration.info(name, msg):
+            self.recalibrate()
+
+    def look_up_poses(self) -> None:
+        """Ask TF again."""
+        if self.calibration.refresh_poses():
+            self.recalibrate()
+
+    def recalibrate(self) -> None:
+        """Have the calibration handed to the engine before the next set."""
+        problems = self.calibration.problems
+        for name, camera in self.cameras.items():
+            camera.uncalibrated = problems.get(name, '')
+        self._recalibrated = True
+
+    def odometry(self, msg: Any) -> None:
+        """Take a nav_msgs/Odometry."""
+        now = self._clock_ns()
+        try:
+            state = ego_state_from_odometry(msg)
+        except ValueError as err:
+            self._odometry_problem = Problem(str(err), Level.ERROR, now + PROBLEM_NS)
+            return
+        self.odom_frame = msg.header.frame_id or self.settings.odom_frame
+        result = self._history.push(state)
+        if result is EgoPush.REFUSED:
+            self._odometry_problem = Problem(
+                f'odometry: pose {list(state.odom_from_base)}, speed {state.speed_mps:g} m/s, yaw '
+                f'rate {state.yaw_rate_rps:g} rad/s: beyond physical bounds', Level.ERROR,
+                now + PROBLEM_NS)
+            return
+        self._odometry_ns = now
+        self._dispatch(now)
+
+    def ego_plan(self, msg: Any) -> None:
+        """Take a wm_ros/EgoPlan."""
+        try:
+            self._plan = plan_from_message(msg)
+        except PlanError as err:
+            self._plan_problem = Problem(str(err), Level.WARN, self._clock_ns() + PROBLEM_NS)
+
+    def tick(self) -> None:
+        """Do what is due by the steady clock: sets that waited long enough go on."""
+        if self.active:
+            self._collect(self._clock_ns())
+
+    # Sets out.
+
+    def _collect(self, now: int) -> None:
+        wait_ns = round(self.settings.odometry_wait_ms * MS)
+        self._waiting.extend((found, now + wait_ns) for found in self._buffer.ready(now))
+        self._dispatch(now)
+
+    def _dispatch(self, now: int) -> None:
+        """Hand over the sets that have their odometry, or waited for it long enough."""
+        while self._waiting:
+            frames, until = self._waiting[0]
+            alive = (self._odometry_ns is not None
+                     and now - self._odometry_ns < ODOMETRY_SILENT_NS)
+            if alive and now < until and not self._history.settled(frames.stamp_ns):
+                return
+            self._waiting.popleft()
+            if self._recalibrated:
+                self._calibrate_engine()
+            ego = self._history.at(frames.stamp_ns)
+            self._worker.submit(Job(frames, ego, self._plan_for(ego), now))
+
+    def _calibrate_engine(self) -> None:
+        self._recalibrated = False
+        rig = self.calibration.rig
+        problems = {name: text if text.startswith((name, 'CameraInfo')) else f'{name}: {text}'
+                    for name, text in self.calibration.problems.items()}
+        self._worker.call(lambda: self.engine.calibrate(rig, problems))
+
+    def _plan_for(self, ego: EgoState | None) -> EgoPlan | None:
+        """Return the given plan as the model takes it, or None: constant turn rate then."""
+        if self._plan is None or ego is None:
+            return None
+        try:
+            return self._plan.at(ego, self._history, self.settings.base_frame, self.odom_frame,
+                                 round(self.settings.plan_timeout_s * 1e9))
+        except PlanError as err:
+            self._plan_problem = Problem(str(err), Level.WARN, self._clock_ns() + PROBLEM_NS)
+            return None
+
+    # The worker's thread.
+
+    def _made(self, forecast: Forecast, job: Job, timing: Timing) -> None:
+        begin = self._clock_ns()
+        forecast = self._publish(forecast)
+        now = self._clock_ns()
+        self._failures_in_a_row = 0
+        for name, state in forecast.window.cameras.items():
+            self.cameras[name].state = state
+        self._last = (forecast, now)
+        self.latencies.add(
+            wait=timing.wait, encode=timing.encode, forecast=timing.forecast,
+            publish=(now - begin) / 1e6, set_to_publish=(now - job.ready_ns) / 1e6,
+            stamp_to_publish=(self._now_ns() - forecast.stamp_ns) / 1e6,
+            **{f'predictor.{stage}': value for stage, value in forecast.stages_ms.items()})
+
+    def _refused(self, camera: str, error: ImageError) -> None:
+        self.cameras[camera].refused(str(error), self._clock_ns())
+
+    def _failed(self, error: BaseException) -> None:
+        self._failures_in_a_row += 1
+        text = f'{type(error).__name__}: {error}'
+        self.last_failure = text
+        if isinstance(error, MemoryError) or self._failures_in_a_row >= MAX_FAILURES:
+            self.fatal = text
+
+    # Diagnostics, in the executor's thread.
+
+    @property
+    def period_ns(self) -> int:
+        """Return the period of the camera sets, 100 ms until it is known."""
+        return self._last[0].window.period_ns or SLOT_NS if self._last else SLOT_NS
+
+    def levels(self) -> tuple[Level, ...]:
+        """Return the level of each camera, for a report as soon as one changes."""
+        now, period = self._clock_ns(), self.period_ns
+        return tuple(camera.judge(now, period)[0] for camera in self.cameras.values())
+
+    def statuses(self) -> list[Any]:
+        """Return the statuses of cameras, odometry, window and inference."""
+        now, period = self._clock_ns(), self.period_ns
+        found = [camera_status(camera, now, period) for camera in self.cameras.values()]
+        found.append(self._odometry_status(now))
+        forecast, made = self._last or (None, 0)
+        found.append(window_status(forecast, now, made, period, {
+            'flushes': self._buffer.flushes, 'buffer_overruns': self._buffer.overruns,
+            'plan_problem': self._plan_problem.text if now < self._plan_problem.until_ns else ''}))
+        counters = self._worker.counters
+        shed = counters.shed_forecasts + counters.shed_encodes
+        before_shed, before_failures = self._reported
+        self._reported = (shed, counters.failures)
+        found.append(inference_status(
+            counters, self.latencies.take(), shed - before_shed,
+            counters.failures - before_failures,
+            {'last_failure': self.last_failure, 'waiting': self._worker.waiting}))
+        return found
+
+    def _odometry_status(self, now: int) -> Any:
+        level, text = Level.OK, 'ok'
+        if self.settings.odometry == 'ignore':
+            text = 'ignored by parameter'
+        elif now < self._odometry_problem.until_ns:
+            level, text = self._odometry_problem.level, self._odometry_problem.text
+        elif self._odometry_ns is None or now - self._odometry_ns > ODOMETRY_SILENT_NS:
+            level = Level.ERROR if self.settings.odometry == 'required' else Level.WARN
+            text = 'no odometry: the trained mask stands in for it'
+        return status('odometry', level, text, {'frame': self.odom_frame})
