@@ -25,6 +25,8 @@ from lifecycle_msgs.msg import Transition
 
 SHARE = get_package_share_directory('wm_ros')
 YES_NO = ['true', 'false']
+#: What names a profile to Fast DDS 3, and to Fast DDS 2.
+PROFILE_NAMES = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 #: Name -> default, description and, where they are limited, the values that it takes.
 ARGUMENTS = {
@@ -36,7 +38,7 @@ ARGUMENTS = {
     'artifact': ('', 'Folder of the model.'),
     'name': ('world_model', 'Name of the node.'),
     'namespace': ('', 'Namespace of the node and of its topics.'),
-    'odometry_topic': ('odom', 'Topic of nav_msgs/Odometry.'),
+    'odometry_topic': ('odometry', 'Topic of nav_msgs/Odometry.'),
     'use_sim_time': ('false', 'Follow /clock.', YES_NO),
     'autostart': ('true', 'Configure and activate the node; false: a lifecycle manager does.',
                   YES_NO),
@@ -72,7 +74,7 @@ def world_model(context):
     node = LifecycleNode(
         package='wm_ros', executable='world_model', output='screen', emulate_tty=True,
         name=value['name'], namespace=value['namespace'], parameters=parameters,
-        remappings=[('odom', value['odometry_topic'])],
+        remappings=[('odometry', value['odometry_topic'])],
         respawn=value['respawn'] == 'true', respawn_delay=2.0,
         arguments=['--ros-args', '--log-level', value['log_level']])
     actions = [node]
@@ -88,11 +90,10 @@ def world_model(context):
                 entities=[change_state(node, Transition.TRANSITION_ACTIVATE)])),
             node]
 
-    if value['fastdds_profile'] == 'true':
+    if value['fastdds_profile'] == 'true' and not any(name in os.environ for name in PROFILE_NAMES):
+        old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')   # Fast DDS 2
         profile = os.path.join(SHARE, 'params', 'fastdds_large_messages.xml')
-        names = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
-        if not any(name in os.environ for name in names):
-            actions = [SetEnvironmentVariable(name, profile) for name in names] + actions
+        actions.insert(0, SetEnvironmentVariable(PROFILE_NAMES[old], profile))
     return actions
 
 

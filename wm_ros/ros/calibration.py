@@ -1,6 +1,4 @@
-"""
-The calibration in force: intrinsics from CameraInfo or the rig file, poses from TF or the rig file.
-"""
+"""The calibration in force: intrinsics from CameraInfo or the rig file, poses from TF or the rig file."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from wm_ros.encodings import ENCODINGS, rgb_from_image
 from wm_ros.geometry import rotation_from_quaternion
 from wm_ros.image import ImageError, calibrated
 from wm_ros.messages import FrameOfReference, MessageTypes, stamp_ns
-from wm_ros.types import CameraModel, CameraState, Forecast, Frame, FrameSet, TIME_STEP_S
+from wm_ros.types import TIME_STEP_S, CameraModel, CameraState, Forecast, Frame, FrameSet
 
 #: Numbers of coefficients that each distortion model may bring.
 _DISTORTIONS = {'': (0,), 'plumb_bob': (0, 4, 5), 'rational_polynomial': (8,)}
@@ -27,7 +27,7 @@ _DISTORTIONS = {'': (0,), 'plumb_bob': (0, 4, 5), 'rational_polynomial': (8,)}
 
 @functools.lru_cache(maxsize=1)
 def message_types() -> MessageTypes:
-    """Return rclpy's message classes; sequences become `array.array`, which it takes as they are."""
+    """Return rclpy's message classes; sequences become `array.array`, which it takes as is."""
     def find(name: str) -> type:
         package, kind, message = name.split('/')
         return getattr(import_module(f'{package}.{kind}'), message)

@@ -1,6 +1,4 @@
-"""
-What goes out on /diagnostics: one status a camera, and one each for node, window and inference.
-"""
+"""What goes out on /diagnostics: one status a camera, and one each for node, window and inference."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from typing import Any
 
 from wm_ros.ros.monitor import CameraMonitor, Level
 from wm_ros.ros.worker import Counters
-from wm_ros.types import Forecast, WINDOW_FRAMES
+from wm_ros.types import WINDOW_FRAMES, Forecast
 
 
 @dataclass

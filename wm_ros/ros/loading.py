@@ -1,6 +1,4 @@
-"""
-From parameters to a warm predictor, and the few things the node asks of it beside its work.
-"""
+"""From parameters to a warm predictor, and the few things the node asks of it beside its work."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_ros.types import CameraModel
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.rig import load_rig
 from wm_ros.ros.parameters import Settings
@@ -18,7 +15,7 @@ from wm_ros.runtime.artifact import Artifact, load_artifact
 from wm_ros.runtime.backend import Backend, create_backend
 from wm_ros.runtime.contract import GRAPHS
 from wm_ros.share import share_path
-from wm_ros.types import CameraRig, EgoPlan, EgoState, Forecast, FrameSet
+from wm_ros.types import CameraModel, CameraRig, EgoPlan, EgoState, Forecast, FrameSet
 
 #: The model that is installed with the package.
 DEFAULT_MODEL = ('models', 'world-model')

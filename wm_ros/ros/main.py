@@ -1,6 +1,4 @@
-"""
-The executable `world_model`: one node in its own process.
-"""
+"""The executable `world_model`: one node in its own process."""
 
 from __future__ import annotations
 

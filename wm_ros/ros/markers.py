@@ -1,6 +1,4 @@
-"""
-A forecast as visualization_msgs/MarkerArray: boxes, labels and the likeliest paths, for RViz.
-"""
+"""A forecast as visualization_msgs/MarkerArray: boxes, labels and the likeliest paths, for RViz."""
 
 from __future__ import annotations
 

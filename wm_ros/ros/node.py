@@ -23,7 +23,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from wm_ros.ros import parameters
 from wm_ros.ros.calibration import Calibration, tf_lookup
-from wm_ros.ros.diagnostics import diagnostics_message, node_status, NodeHealth
+from wm_ros.ros.diagnostics import NodeHealth, diagnostics_message, node_status
 from wm_ros.ros.loading import Engine, rig_of
 from wm_ros.ros.outputs import Outputs
 from wm_ros.ros.pipeline import Pipeline

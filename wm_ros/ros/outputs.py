@@ -1,6 +1,4 @@
-"""
-The publishers of a forecast, and what goes out on each.
-"""
+"""The publishers of a forecast, and what goes out on each."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from wm_ros.messages import (
-    agents_message, flow_message, grid_message, occupancy_message)
+from wm_ros.messages import agents_message, flow_message, grid_message, occupancy_message
 from wm_ros.ros.convert import frame_of_reference, message_types, within_horizon
 from wm_ros.ros.markers import markers_message
 from wm_ros.ros.parameters import Settings
@@ -56,7 +53,7 @@ class Outputs:
 
     def publish(self, forecast: Forecast, settings: Settings, odom_frame: str) -> Forecast:
         """
-        Publish a forecast; return it as it went out. Agents always, the rest where somebody listens.
+        Publish a forecast; return it as it went out. All but the agents only if somebody listens.
 
         The grids are published for valid forecasts alone: a nav_msgs/OccupancyGrid cannot say
         that it is not to be trusted.

@@ -80,7 +80,7 @@ PARAMETERS = (
     Declaration('cameras', NOT_GIVEN,
                 "Cameras to use, in the model's order; [''] means all of the rig."),
     Declaration('image_transport', ('compressed',),
-                "How images arrive: one word for all cameras, or one for each of `cameras`.",
+                'How images arrive: one word for all cameras, or one for each of `cameras`.',
                 choices=('compressed', 'raw')),
     Declaration('image_topic', '{camera}/image_raw',
                 'Topic of a raw image; {camera} is replaced.'),

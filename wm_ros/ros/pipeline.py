@@ -17,12 +17,12 @@ from wm_ros.messages import ego_state_from_odometry, stamp_ns
 from wm_ros.ros.calibration import Calibration
 from wm_ros.ros.convert import frame_from_compressed, frame_from_image
 from wm_ros.ros.diagnostics import camera_status, inference_status, status, window_status
-from wm_ros.ros.monitor import CameraMonitor, Latencies, Level, Problem, PROBLEM_NS
+from wm_ros.ros.monitor import PROBLEM_NS, CameraMonitor, Latencies, Level, Problem
 from wm_ros.ros.parameters import Settings
 from wm_ros.ros.plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.ros.worker import Job, Timing, Worker
 from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
-from wm_ros.window import FrameBuffer, PushResult, SLOT_NS
+from wm_ros.window import SLOT_NS, FrameBuffer, PushResult
 
 MS = 1_000_000
 #: Odometry that is silent for this long is not waited for.

@@ -1,6 +1,4 @@
-"""
-The ego plan that somebody gives: timed poses, checked when they come, read at a camera's stamp.
-"""
+"""The ego plan that somebody gives: timed poses, checked when they come, read at a camera's stamp."""
 
 from __future__ import annotations
 

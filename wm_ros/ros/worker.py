@@ -72,8 +72,8 @@ class Worker:
     Runs a predictor in one thread, to which sets and commands come in order.
 
     `publish(forecast, job, timing)` is called in that thread for each forecast made;
-    `refused(camera, error)` for an image that could not be read; `failed(error)` for anything else that
-    was raised. None of them ends the thread.
+    `refused(camera, error)` for an image that could not be read; `failed(error)` for anything
+    else that was raised. None of them ends the thread.
     """
 
     def __init__(self, predictor: CorePredictor, clock_ns: Callable[[], int],
