@@ -169,7 +169,7 @@ def test_an_agent_without_a_whole_future_counts_for_recall_only():
 def test_scores_by_class():
     truth = make_truth([[10, 0, 0], [0, 5, 0]], classes=[0, 6])
     got = rates(make_forecast([make_agent((10, 0))]), truth)
-    group = dict(zip(agents.GROUPS, got['spa_top6_by_group']))
+    group = dict(zip(agents.GROUPS, got['spa_top6_by_group'], strict=True))
     assert group['car'] == 100.0
     assert group['pedestrian'] == 0.0
     assert np.isnan(group['bus'])
@@ -192,18 +192,27 @@ def test_kinds_of_motion():
     turn[:, 0] = 2.5 * STEPS
     turn[:, 2] = np.radians(5) * STEPS
     brake = np.zeros((6, 3))
-    brake[:, 0] = np.cumsum([2.5, 2, 1.5, 1, 0.5, 0.25])
+    brake[:, 0] = np.cumsum([2.5, 2.2, 2, 1.8, 1.6, 1.5])
     start = np.zeros((6, 3))
     start[:, 0] = np.cumsum([0, 0.2, 0.5, 1, 1.5, 2])
     steady = np.zeros((6, 3))
     steady[:, 0] = 2.5 * STEPS
+    speed_up = np.zeros((6, 3))
+    speed_up[:, 0] = np.cumsum([2.5, 2.7, 2.9, 3.1, 3.3, 3.5])
+    creep = np.zeros((6, 3))
+    creep[:, 0] = 0.2 * STEPS
     unknown = np.full((6, 3), np.nan)
-    truth = make_truth(np.zeros((6, 3)), velocities=[[5, 0], [5, 0], [0, 0], [5, 0], [0, 0], [5, 0]],
-                       futures=[turn, brake, start, steady, np.zeros((6, 3)), unknown])
+    truth = make_truth(
+        np.zeros((7, 3)),
+        velocities=[[5, 0], [5, 0], [0, 0], [5, 0], [0.4, 0], [5, 0], [5, 0]],
+        futures=[turn, brake, start, steady, creep, speed_up, unknown])
     kinds = agents.motion_of(truth)
-    assert [agents.MOTIONS[k] for k in kinds[:5]] == [
-        'turning', 'braking', 'starting', 'steady', 'standing']
-    assert kinds[5] == -1
+    assert [agents.MOTIONS[k] for k in kinds[:6]] == [
+        'turning', 'braking', 'starting', 'steady', 'standing', 'speeding']
+    assert kinds[6] == -1
+    groups = dict(zip(agents.GROUPS, agents.groups_of(truth).T, strict=True))
+    assert groups['moving'].tolist() == [True, True, True, True, False, True, False]
+    assert groups['manoeuvring'].tolist() == [True, True, True, False, False, False, False]
 
 
 def occupancy_of(forecast, truth):

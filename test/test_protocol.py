@@ -1,4 +1,4 @@
-"""From forecasts to a report: a predictor that knows the truth, one that is blind, one that fails."""
+"""From forecasts to a report, with predictors that know the truth."""
 
 import json
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import pytest
 
 from truths import make_agent, make_forecast, make_truth
 from wm_ros.data.samples import Sample
-from wm_ros.evaluate import baselines, protocol
+from wm_ros.evaluate import baselines, protocol, threshold
 from wm_ros.evaluate.scores import DriveCounter, Scores
 from wm_ros.types import CameraRig, FrameSet
 
@@ -53,7 +53,7 @@ class Oracle:
     def __init__(self, seed, score=0.9, valid=True):
         self.seed, self.score, self.valid, self.sets = seed, score, valid, 0
 
-    def reset(self):
+    def reset(self, reason):
         self.sets = 0
 
     def encode(self, frames, ego):
@@ -71,6 +71,11 @@ class Oracle:
         return make_forecast(agents, stamp_ns=self.stamp_ns, valid=self.valid)
 
 
+def new_counter():
+    """Make a counter for a worker."""
+    return DriveCounter(0.5)
+
+
 def open_oracle(rig):
     """Open a predictor for a worker."""
     return Oracle(0)
@@ -78,11 +83,11 @@ def open_oracle(rig):
 
 def scores_of(predictors):
     """Score one drive a predictor."""
-    scores = Scores()
+    counters = []
     for predictor in predictors:
-        for counter in protocol.score_drive(predictor, FakeDrive(predictor.seed), (0.5,)):
-            scores.add(counter)
-    return scores
+        task = protocol.Task(FakeDrive, lambda rig: predictor, new_counter)  # noqa: B023
+        counters += protocol.evaluate(task, [predictor.seed])
+    return Scores(counters)
 
 
 def test_a_forecast_every_half_second_from_the_first_whole_window():
@@ -136,22 +141,31 @@ def test_the_report_is_json_with_the_promised_keys():
     assert list(report['iou_far']) == ['0', '0.5', '1', '1.5', '2', '2.5', '3']
 
 
-def test_a_threshold_is_one_scores_each():
-    task = protocol.Task(FakeDrive, lambda rig: Oracle(0, score=0.7), (0.5, 0.8))
-    low, high = protocol.evaluate(task, [0])
-    assert low.report()['recall'] == 1.0
-    assert high.report()['recall'] == 0.0
-    assert high.report()['threshold'] == 0.8
-
-
 def test_two_processes_count_what_one_counts():
-    task = protocol.Task(FakeDrive, open_oracle, (0.5,))
+    task = protocol.Task(FakeDrive, open_oracle, new_counter)
     done = []
-    one = protocol.evaluate(task, [0, 3])[0].report()
-    two = protocol.evaluate(task, [0, 3], workers=2,
-                            progress=lambda n, of: done.append((n, of)))[0].report()
+    one = Scores(protocol.evaluate(task, [0, 3])).report()
+    two = Scores(protocol.evaluate(task, [0, 3], workers=2,
+                                   progress=lambda n, of: done.append((n, of)))).report()
     assert one == two
     assert done == [(1, 2), (2, 2)]
+
+
+def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
+    # Scores 0.9 .. 0.5 find five cars; those of 0.3 are inventions, one for each car.
+    truth = make_truth([[5 + 4 * i, 0, 0] for i in range(5)])
+    found = [make_agent((5 + 4 * i, 0), score=0.9 - 0.1 * i) for i in range(5)]
+    invented = [make_agent((-5 - 4 * i, 0), score=0.3) for i in range(5)]
+    counter = threshold.SweepCounter()
+    counter.add(make_forecast(found + invented), truth)
+    points = threshold.sweep([counter])
+    best = threshold.choose(points)
+    assert (best.spa_top6, best.precision, best.threshold) == (100.0, 1.0, 0.5)
+    at = {point.threshold: point for point in points}
+    assert (at[0.3].precision, at[0.3].epa) == (0.5, 0.5)
+    assert at[0.6].spa_top6 == 80.0
+    with pytest.raises(ValueError, match='the best precision is 1.000, want at least 1.5'):
+        threshold.choose(points, 1.5)
 
 
 def test_a_truth_of_another_stamp_is_refused():
@@ -161,9 +175,9 @@ def test_a_truth_of_another_stamp_is_refused():
 
 def test_nothing_to_score_is_refused():
     with pytest.raises(ValueError, match='at least one drive, got none'):
-        protocol.evaluate(protocol.Task(FakeDrive, open_oracle, (0.5,)), [])
+        protocol.evaluate(protocol.Task(FakeDrive, open_oracle, new_counter), [])
     with pytest.raises(ValueError, match='got none'):
-        Scores().report()
+        Scores([DriveCounter(0.5)])
 
 
 def test_turn_rates_start_anew_with_each_drive():

@@ -19,7 +19,7 @@ def brute_force(poses, sizes, grid):
         for col in range(grid.cols):
             x = grid.x_min_m + (col + 0.5) * grid.cell_m
             y = grid.y_min_m + (row + 0.5) * grid.cell_m
-            for (px, py, yaw), (length, width, _) in zip(poses, sizes):
+            for (px, py, yaw), (length, width, _) in zip(poses, sizes, strict=True):
                 dx, dy = x - px, y - py
                 along = np.cos(yaw) * dx + np.sin(yaw) * dy
                 across = -np.sin(yaw) * dx + np.cos(yaw) * dy

@@ -1,9 +1,9 @@
 """
 A KITTI raw drive as camera sets, ego states and truth.
 
-The folder holds `image_02/%06d.png` (any size), `ego_local.csv` (pose of the GPS/IMU unit in a local
-metric frame, x east, y north) and `tracks.csv` (boxes in the Velodyne frame with their place in that
-frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
+The folder holds `image_02/%06d.png` (any size), `ego_local.csv` (pose of the GPS/IMU unit in a
+local metric frame, x east, y north) and `tracks.csv` (boxes in the Velodyne frame with their place
+in that frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
 `calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>`.
 
 `base_link` here has the axes of the Velodyne and lies on the road, 1.73 m below it, as far ahead as
@@ -11,8 +11,9 @@ the GPS/IMU unit (0.81 m behind the Velodyne, close to the rear axle), on the ca
 the road that the recordings show, those axes are level within 0.3 degrees. KITTI's frames and
 heights: Geiger et al., Vision meets Robotics (2013), and its sensor setup page.
 
-KITTI labels what its camera sees and its lidar reached. Agents without a label, all those beside and
-behind the car among them, are unknown to the truth: a detection of one counts as a false positive.
+KITTI labels what its camera sees and its lidar reached. Agents without a label, all those beside
+and behind the car among them, are unknown to the truth: a detection of one counts as a false
+positive.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def _camera(calibrated: dict[str, dict[str, np.ndarray]], picture: Path) -> Came
     camera_0_from_velo = _rigid(calibrated['calib_velo_to_cam.txt'], 'R', 'T')
     velo_from_camera = invert(camera_from_rectified @ rectified_from_camera_0
                               @ camera_0_from_velo)
-    for axis, (size, full) in enumerate(zip((width, height), FULL_SIZE)):
+    for axis, (size, full) in enumerate(zip((width, height), FULL_SIZE, strict=True)):
         scale = size / full
         k[axis] *= scale
         k[axis, 2] += 0.5 * scale - 0.5  # pixel centres at integers, in both sizes
@@ -198,16 +199,17 @@ def _tracks(path: Path, egos: tuple[EgoState, ...]) -> Iterator[Track]:
     for track_id, rows in sorted(by_id.items()):
         rows.sort(key=lambda row: int(row['frame']))
 
-        def values(*names: str) -> np.ndarray:
-            return np.array([[float(row[name]) for name in names] for row in rows])
-
         yield Track(
             track_id=track_id,
             label=AGENT_CLASSES.index(CLASS_OF_TYPE[rows[0]['type']]),
             stamps_ns=np.array([egos[int(row['frame'])].stamp_ns for row in rows]),
-            poses=values('x_world', 'y_world', 'yaw_world'),
-            size_m=np.median(values('length', 'width', 'height'), axis=0),
-            z_m=values('z_velo_bottom')[:, 0] + VELODYNE_HEIGHT_M)
+            poses=_values(rows, 'x_world', 'y_world', 'yaw_world'),
+            size_m=np.median(_values(rows, 'length', 'width', 'height'), axis=0),
+            z_m=_values(rows, 'z_velo_bottom')[:, 0] + VELODYNE_HEIGHT_M)
+
+
+def _values(rows: list[dict[str, str]], *names: str) -> np.ndarray:
+    return np.array([[float(row[name]) for name in names] for row in rows])
 
 
 def place_in_base(drive: KittiDrive, track: Track, i: int) -> np.ndarray | None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from wm_ros import image
 from wm_ros.geometry import project, relative_pose, wrap_angle
-from wm_ros.types import (CameraRig, EgoPlan, EgoState, HORIZON_STEPS, OUTPUT_GRID, PlanSource,
-                          ROAD_LAYERS, TIME_STEP_S, Truth)
+from wm_ros.types import (
+    HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, TIME_STEP_S, CameraRig, EgoPlan, EgoState, PlanSource,
+    Truth)
 
 #: The benchmark's rule: pixels at the model's input size, share of the silhouette.
 MIN_PIXELS = 24
@@ -128,7 +129,7 @@ def visible_share(rig: CameraRig, poses: np.ndarray, sizes: np.ndarray,
         first_row, end_row = seen.rows
         owner = np.full((seen.height, seen.width), -1, dtype=np.int64)
         areas = np.zeros(len(poses))
-        rectangles = [_rectangle(seen, *box) for box in zip(poses, sizes, bottoms)]
+        rectangles = [_rectangle(seen, *box) for box in zip(poses, sizes, bottoms, strict=True)]
         for i in np.argsort(-np.linalg.norm(poses[:, :2], axis=1), kind='stable'):
             if rectangles[i] is None:
                 continue

@@ -23,14 +23,13 @@ from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Forecast, Tr
 RANGES_M = (30, 50)
 #: Waypoints of 1, 2 and 3 s.
 HORIZON_WAYPOINTS = (2, 4, 6)
-MOTIONS = ('standing', 'steady', 'turning', 'braking', 'starting')
+MOTIONS = ('standing', 'steady', 'speeding', 'turning', 'braking', 'starting')
 #: Groups of truth agents that are counted apart, in the order of the counts.
 GROUPS = ('all', 'moving', 'manoeuvring', *AGENT_CLASSES, *MOTIONS)
 
-MOVING_SPEED_MPS = 0.5
-MOVING_DISPLACEMENT_M = 1.0
-TURN_RAD = np.radians(10.0)
-SPEED_CHANGE_MPS = 1.5
+STANDING_SPEED_MPS = 0.5
+TURN_RAD = np.radians(15.0)
+SPEED_CHANGE_MPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -121,20 +120,23 @@ def motion_of(truth: Truth) -> np.ndarray:
     """
     Return the kind of motion of each truth agent as an index into `MOTIONS`, -1 where unknown.
 
-    Standing: slower than 0.5 m/s and less than 1 m away after 3 s. Of the others, turning: 10
-    degrees or more in 3 s; braking or starting: 1.5 m/s slower or faster at the end; else steady.
+    Judged by now and the 3 s ahead, as the simulator does. Standing: under 0.5 m/s throughout;
+    starting: under 0.5 m/s now, not later; turning: heading changes by 15 degrees or more; braking
+    and speeding: slower or faster at the end by 2 m/s or more; else steady. All but standing
+    agents are moving; those that turn, brake or start are manoeuvring.
     """
     kinds = np.full(len(truth.ids), -1, dtype=np.int64)
     known = whole_future(truth)
-    poses, futures = truth.poses[known], truth.futures[known]
+    path = np.concatenate([truth.poses[known, None], truth.futures[known]], axis=1)
     speed = np.linalg.norm(truth.velocities[known], axis=-1)
-    end_speed = np.linalg.norm(futures[:, -1, :2] - futures[:, -2, :2], axis=-1) / TIME_STEP_S
-    away = np.linalg.norm(futures[:, -1, :2] - poses[:, :2], axis=-1)
-    turn = np.abs(wrap_angle(futures[:, -1, 2] - poses[:, 2]))
+    later = np.linalg.norm(np.diff(path[..., :2], axis=1), axis=-1) / TIME_STEP_S
+    still = speed < STANDING_SPEED_MPS
+    turn = np.abs(wrap_angle(path[:, -1, 2] - path[:, 0, 2]))
     kinds[known] = np.select(
-        [(speed <= MOVING_SPEED_MPS) & (away <= MOVING_DISPLACEMENT_M), turn >= TURN_RAD,
-         end_speed <= speed - SPEED_CHANGE_MPS, end_speed >= speed + SPEED_CHANGE_MPS],
-        [0, 2, 3, 4], default=1)
+        [still & (later < STANDING_SPEED_MPS).all(axis=1), still, turn > TURN_RAD,
+         later[:, -1] <= speed - SPEED_CHANGE_MPS, later[:, -1] >= speed + SPEED_CHANGE_MPS],
+        [MOTIONS.index(m) for m in ('standing', 'starting', 'turning', 'braking', 'speeding')],
+        default=MOTIONS.index('steady'))
     return kinds
 
 
@@ -147,7 +149,7 @@ def groups_of(truth: Truth) -> np.ndarray:
     """Say which truth agents belong to which of `GROUPS`; bool (A, G)."""
     motion = motion_of(truth)
     return np.column_stack(
-        [np.ones(len(truth.ids), dtype=bool), motion >= 1, motion >= 2]
+        [np.ones(len(truth.ids), dtype=bool), motion >= 1, motion >= MOTIONS.index('turning')]
         + [truth.classes == i for i in range(len(AGENT_CLASSES))]
         + [motion == i for i in range(len(MOTIONS))])
 

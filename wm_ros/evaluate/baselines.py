@@ -79,7 +79,7 @@ class TurnRates:
         headings = {}
         if odom_yaw is not None:
             elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
-            for i, (key, heading) in enumerate(zip(ids, headings_base)):
+            for i, (key, heading) in enumerate(zip(ids, headings_base, strict=True)):
                 headings[key] = float(heading + odom_yaw)
                 before = self._headings.get(key)
                 if before is not None and 0 < elapsed_s <= 1.0:

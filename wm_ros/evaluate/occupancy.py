@@ -56,7 +56,7 @@ def _window(side_m: float) -> tuple[slice, slice]:
 def count_occupancy(codes: np.ndarray, occupied: np.ndarray,
                     scored: np.ndarray) -> dict[str, np.ndarray]:
     """
-    Return `occupancy` (2 extents, 7 steps, 2, 256): scored cells by truth (free, occupied) and code.
+    Return `occupancy` (2 extents, 7 steps, 2, 256): scored cells by truth (free, occupied), code.
 
     `codes` is uint8 (7, rows, cols) in the coding of `Forecast.occupancy_agents`.
     """

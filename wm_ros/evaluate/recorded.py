@@ -66,9 +66,7 @@ def score(forecasts: list[Forecast], truths: dict[int, Truth]) -> dict[str, Any]
             counter.add(forecast, truth)
     if not counter.forecasts:
         return None
-    scores = Scores()
-    scores.add(counter)
-    return scores.report()
+    return Scores([counter]).report()
 
 
 #: Rows of the score table: name shown, key of the report, digits, unit.

@@ -36,8 +36,8 @@ class DriveCounter:
     def add(self, forecast: Forecast, truth: Truth) -> None:
         """Add one forecast; an invalid one says nothing, so all of its agents are missed."""
         if forecast.stamp_ns != truth.stamp_ns:
-            raise ValueError(f'score: a forecast of {forecast.stamp_ns} ns, want the truth\'s '
-                             f'stamp {truth.stamp_ns} ns')
+            raise ValueError(f'score: a forecast of {forecast.stamp_ns} ns, want {truth.stamp_ns} '
+                             'ns as the truth')
         self.forecasts += 1
         self.invalid += not forecast.valid
         everything = agents.Detections.of(forecast)
@@ -76,13 +76,11 @@ class DriveCounter:
 class Scores:
     """The counts of many drives, and what follows from them."""
 
-    def __init__(self) -> None:
-        self._drives: list[DriveCounter] = []
-
-    def add(self, drive: DriveCounter) -> None:
-        """Add one drive; one without a forecast is left out."""
-        if drive.forecasts:
-            self._drives.append(drive)
+    def __init__(self, drives: list[DriveCounter]) -> None:
+        """Take counted drives; those without a forecast are left out."""
+        self._drives = [drive for drive in drives if drive.forecasts]
+        if not self._drives:
+            raise ValueError('scores: want at least one drive with a forecast, got none')
 
     @property
     def n_drives(self) -> int:
@@ -100,8 +98,6 @@ class Scores:
 
         `weights` (draws, drives) says how often each drive counts.
         """
-        if not self._drives:
-            raise ValueError('scores: want at least one drive with a forecast, got none')
         weights = np.ones((1, self.n_drives)) if weights is None else weights
         keys = {key for drive in self._drives for key in drive.counts[name]}
         counts = {key: np.tensordot(weights, self.per_drive(name, key), axes=1)

@@ -1,0 +1,66 @@
+"""A recorded bag as camera sets, ego states and truth: what `wm_ros evaluate` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wm_ros.data.bag import TRUTH_TOPIC, BagError, BagReader
+from wm_ros.data.samples import Sample
+from wm_ros.data.truth import truth_from_message
+from wm_ros.ego import EgoHistory
+from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.types import CameraRig, EgoState, Frame, FrameSet, Truth
+from wm_ros.window import FrameBuffer
+
+
+class BagDrive:
+    """
+    One bag with pictures, CameraInfo, /tf_static, odometry and /truth/agents.
+
+    Raises BagError where one of them is missing.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        with BagReader(path) as reader:
+            if TRUTH_TOPIC not in reader.topics:
+                raise BagError(f'{path}: no {TRUTH_TOPIC}, want the truth to score against; '
+                               f'topics: {", ".join(reader.topics) or "none"}')
+            self.rig: CameraRig = reader.rig()
+
+    def samples(self, every: int = 1, first: int = 0) -> Iterator[Sample]:
+        """
+        Yield all camera sets, formed by their stamps as the node forms them.
+
+        Sets numbered first, first + every, ... carry their truth, where there is one of their
+        stamp. Plans are not known: truth is what happened.
+        """
+        with BagReader(self.path) as reader:
+            truths = {stamp_ns(msg.header): msg for _, _, msg in reader.read([TRUTH_TOPIC])}
+            states = self._odometry(reader)
+            history = EgoHistory()
+            for i, frames in enumerate(self._sets(reader)):
+                while states and states[0].stamp_ns <= frames.stamp_ns:
+                    history.push(states.pop(0))
+                scored = i >= first and (i - first) % every == 0
+                msg = truths.get(frames.stamp_ns) if scored else None
+                truth: Truth | None = None if msg is None else truth_from_message(msg)
+                yield Sample(frames, history.at(frames.stamp_ns), truth, None)
+
+    def _sets(self, reader: BagReader) -> Iterator[FrameSet]:
+        buffer = FrameBuffer(self.rig.names)
+        for time_ns, value in reader.values(self.rig.names):
+            if isinstance(value, Frame):
+                buffer.push(value, time_ns)
+                yield from buffer.ready(time_ns)
+        buffer.flush()
+        yield from buffer.ready(0)
+
+    @staticmethod
+    def _odometry(reader: BagReader) -> list[EgoState]:
+        topic = reader.odometry_topic()
+        states = [] if topic is None else [
+            ego_state_from_odometry(msg) for _, _, msg in reader.read([topic])]
+        return sorted(states, key=lambda state: state.stamp_ns)

@@ -1,0 +1,87 @@
+"""The report of `Scores` as text for a terminal: model, baselines and oracles side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from wm_ros.evaluate.agents import GROUPS
+from wm_ros.evaluate.baselines import NAMES
+
+_SHORT = {'static': 'static', 'constant_velocity': 'const. vel.', 'constant_turn_rate': 'turn rate'}
+_SPA = (('SPA top-6, 30 m', 'spa_top6'), ('SPA top-1, 30 m', 'spa_top1'),
+        ('  moving, top-6', 'spa_top6_moving'), ('  manoeuvring, top-6', 'spa_top6_manoeuvring'),
+        ('SPA top-6, 50 m', 'spa_top6_50m'))
+_RATES = (('recall', 'recall'), ('precision', 'precision'), ('EPA', 'epa'),
+          ('minADE-6 (m)', 'min_ade_6'), ('minFDE-6 (m)', 'min_fde_6'),
+          ('miss rate-6', 'miss_rate_6'))
+_CALIBRATION = (('occupancy Brier', 'brier'), ('occupancy ECE', 'ece'), ('PR-AUC', 'pr_auc'),
+                ('existence ECE', 'existence_ece'))
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the report as lines of at most 100 columns; '-' for what is not known."""
+    lines = [f'{report["n_drives"]} drives, {report["n_forecasts"]} forecasts '
+             f'({report["n_invalid"]} invalid), {report["n_agents"]} visible agents within 30 m '
+             f'({report["n_agents_with_future"]} with a whole future), threshold '
+             f'{report["threshold"]:g}', '']
+    lines += _rows(report)
+    lines += ['', 'share of motions: ' + ', '.join(
+        f'{name} {_number(share, 2)}' for name, share in report['mix'].items() if share)]
+    lines += ['', *_groups(report), '', *_occupancy(report), '']
+    lines += [f'{label:<20}{_number(report.get(key), 4)}' for label, key in _CALIBRATION]
+    coverage = report.get('covariance_coverage') or {}
+    lines += [f'{level} % regions hold  ' + ', '.join(
+        f'{_number(share, 3)} at {seconds} s' for seconds, share in by_horizon.items())
+        for level, by_horizon in coverage.items()]
+    lines += ['', 'lead in SPA points over drives, 95 % interval (* excludes 0):']
+    for key, d in report['differences'].items():
+        mark = '*' if d['excludes_zero'] else ' '
+        lines.append(f'  {key:<52}{_number(d["mean"], 1):>7} [{_number(d["low"], 1)}, '
+                     f'{_number(d["high"], 1)}]{mark}')
+    return '\n'.join(lines)
+
+
+def _rows(report: dict[str, Any]) -> Iterable[str]:
+    sources = [report['baselines'][name] for name in NAMES]
+    oracles = [report['oracles'][f'oracle_{name}'] for name in NAMES]
+    head = [_SHORT[name] for name in NAMES]
+    yield (f'{"":<22}{"model":>8} {"interval":>16}' + ''.join(f'{name:>12}' for name in head)
+           + '   from truth: ' + ' '.join(head))
+    for label, key in _SPA:
+        truth = [_number(oracle.get(key.replace('top6', 'top1')), 1) for oracle in oracles]
+        yield _row(label, key, report, sources, 1) + f'   {" / ".join(truth)}'
+    for label, key in _RATES:
+        yield _row(label, key, report, sources, 3)
+
+
+def _row(label: str, key: str, report: dict[str, Any], sources: list[dict[str, Any]],
+         digits: int) -> str:
+    low, high = report['ci'].get(key, (None, None))
+    span = '' if low is None else f'[{_number(low, digits)}, {_number(high, digits)}]'
+    return (f'{label:<22}{_number(report.get(key), digits):>8} {span:>16}'
+            + ''.join(f'{_number(source.get(key), digits):>12}' for source in sources))
+
+
+def _groups(report: dict[str, Any]) -> Iterable[str]:
+    yield f'{"by group, 30 m":<22}{"SPA top-6":>10}{"SPA top-1":>10}{"recall":>8}{"cv oracle":>11}'
+    oracle = report['oracles']['oracle_constant_velocity']['spa_top1_by_group']
+    for name in GROUPS:
+        if report['recall_by_group'][name] is not None:
+            yield (f'  {name:<20}{_number(report["spa_top6_by_group"][name], 1):>10}'
+                   f'{_number(report["spa_top1_by_group"][name], 1):>10}'
+                   f'{_number(report["recall_by_group"][name], 2):>8}{_number(oracle[name], 1):>11}')
+
+
+def _occupancy(report: dict[str, Any]) -> Iterable[str]:
+    yield f'{"occupancy IoU (%)":<22}' + ''.join(f'{f"{s} s":>8}' for s in '0123') + f'{"0-2 s":>8}'
+    for extent in ('near', 'far'):
+        for name, source in (('model', report), *report['baselines'].items()):
+            by_step = source[f'iou_{extent}']
+            yield (f'  {extent + ", " + name.replace("_", " "):<20}'
+                   + ''.join(f'{_number(by_step[s], 1):>8}' for s in '0123')
+                   + f'{_number(source[f"iou_{extent}_to_2s"], 1):>8}')
+
+
+def _number(value: float | None, digits: int) -> str:
+    return '-' if value is None else f'{value:.{digits}f}'
