@@ -1,0 +1,298 @@
+"""
+Shapes: vehicles as quads in a unit box, facades as textures, trees as sprites.
+
+A unit mesh spans x (forward) and y (left) from -0.5 to 0.5 and z (up) from 0 to 1; it is scaled by
+length, width and height. Quads are in drawing order: a later one may cover an earlier one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from wm_ros.sim.appearance import Style, noise_tile
+
+(PAINT, GLASS, TYRE, HEADLIGHT, TAILLIGHT, PLATE, TRIM, CARGO, HUB, INDICATOR) = range(10)
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.quads: list = []
+        self.materials: list = []
+        self.details: list = []
+
+    def quad(self, points, material, detail=False) -> None:
+        points = np.asarray(points, float)
+        self.quads.append(points)
+        self.materials.append(material)
+        self.details.append(detail)
+
+    def prism(self, profile, half_low, half_high, z_low, z_high, materials) -> None:
+        """Extrude a convex profile (x, z) sideways; it narrows from `half_low` to `half_high`."""
+        def half(z):
+            return half_low + (half_high - half_low) * np.clip((z - z_low) / (z_high - z_low), 0, 1)
+        left = [(x, half(z), z) for x, z in profile]
+        right = [(x, -half(z), z) for x, z in profile]
+        for i in range(len(profile) - 1):
+            self.quad([right[i], right[i + 1], left[i + 1], left[i]], materials[i])
+        for points in (left, right[::-1]):
+            # A fan of quads over the convex side.
+            for i in range(1, len(points) - 2, 2):
+                self.quad([points[0], points[i], points[i + 1], points[i + 2]], materials[-1])
+            if len(points) % 2:
+                self.quad([points[0], points[-2], points[-1], points[-1]], materials[-1])
+
+    def sides(self, points_xz, y, material, detail=True) -> None:
+        self.quad([(x, y, z) for x, z in points_xz], material, detail)
+        self.quad([(x, -y, z) for x, z in points_xz][::-1], material, detail)
+
+    def wheels(self, xs, radius_x, radius_z) -> None:
+        for x in xs:
+            for scale, material, y in ((1.0, TYRE, .505), (.6, HUB, .51)):
+                a, b = radius_x * scale, radius_z * scale
+                k = .7071
+                for ring in (((a, 0), (0, b), (-a, 0), (0, -b)),
+                             ((a * k, b * k), (-a * k, b * k), (-a * k, -b * k), (a * k, -b * k))):
+                    grow = 1.03 if ring[0][1] else 1.0
+                    # Seen from the left side, counter-clockwise about +y is clockwise in x, z.
+                    self.sides([(x + p * grow, radius_z + q * grow) for p, q in ring][::-1], y,
+                               material, scale < 1)
+
+    def ends(self, y0, y1, z0, z1, x, material, mirror=True, detail=True) -> None:
+        """Add a plate on the front (x > 0) or back, and its mirror image."""
+        for sign in ((1, -1) if mirror else (1,)):
+            a, b = sorted((sign * y0, sign * y1))
+            points = [(x, a, z0), (x, b, z0), (x, b, z1), (x, a, z1)]
+            self.quad(points if x > 0 else points[::-1], material, detail)
+
+    def done(self):
+        return (np.array(self.quads), np.array(self.materials), np.array(self.details))
+
+
+def _lights(b: _Builder, z_head, z_tail, wide=.2) -> None:
+    b.ends(.48 - wide, .47, z_head - .05, z_head + .04, .506, HEADLIGHT, detail=False)
+    b.ends(.49 - wide * .8, .485, z_tail - .06, z_tail + .06, -.506, TAILLIGHT, detail=False)
+    b.ends(-.17, .17, z_tail - .16, z_tail - .08, -.508, PLATE, mirror=False)
+    b.ends(-.15, .15, .22, .29, .508, PLATE, mirror=False)
+
+
+@lru_cache(maxsize=None)
+def vehicle_mesh(name: str):
+    """Return quads (Q, 4, 3), materials (Q,) and whether each is only a detail (Q,)."""
+    b = _Builder()
+    if name in ('sedan', 'hatch', 'suv', 'pickup'):
+        belt = {'sedan': .60, 'hatch': .58, 'suv': .60, 'pickup': .58}[name]
+        rear = {'sedan': -.42, 'hatch': -.49, 'suv': -.495, 'pickup': -.08}[name]
+        roof_rear = {'sedan': -.24, 'hatch': -.34, 'suv': -.42, 'pickup': -.04}[name]
+        front, roof_front = (.24, .04) if name != 'suv' else (.26, .1)
+        b.prism([(-.5, .16), (-.5, belt - .06), (-.47, belt), (front + .01, belt), (.46, belt - .1),
+                 (.5, belt - .18), (.5, .16)], .47, .5, .16, .45,
+                [PAINT, PAINT, PAINT, PAINT, PAINT, PAINT, PAINT])
+        b.sides([(-.5, .16), (-.5, .24), (.5, .24), (.5, .16)], .502, TRIM)
+        b.prism([(rear, belt), (roof_rear, .97), (roof_front, 1.0), (front, belt)], .47, .38, belt, 1.,
+                [PAINT, PAINT, PAINT, PAINT])
+
+        def inset(x0, z0, x1, z1, t):
+            return x0 + (x1 - x0) * t, z0 + (z1 - z0) * t
+        lo, hi = .12, .88
+        a, c = inset(rear, belt, roof_rear, .97, lo), inset(rear, belt, roof_rear, .97, hi)
+        b.quad([(a[0] - .003, -.40, a[1]), (c[0] - .003, -.36, c[1]), (c[0] - .003, .36, c[1]),
+                (a[0] - .003, .40, a[1])], GLASS)
+        a, c = inset(front, belt, roof_front, 1., lo * .5), inset(front, belt, roof_front, 1., hi)
+        b.quad([(a[0] + .003, .43, a[1]), (c[0] + .003, .36, c[1]), (c[0] + .003, -.36, c[1]),
+                (a[0] + .003, -.43, a[1])], GLASS)
+        mid = (roof_rear + roof_front) / 2 if name != 'pickup' else roof_front - .02
+        top, base = .94, belt + .03
+        for x0, x1, t0, t1 in ((rear + .045, mid - .012, roof_rear + .015, mid - .012),
+                               (mid + .012, front - .04, mid + .012, roof_front - .0)):
+            if t1 - t0 > .02:
+                for s in (1, -1):
+                    points = [(x0, s * .472, base), (t0, s * .402, top), (t1, s * .402, top),
+                              (x1, s * .472, base)]
+                    b.quad(points if s > 0 else points[::-1], GLASS)
+        b.ends(-.3, .3, .2, .36, .503, TRIM, mirror=False)
+        b.ends(-.47, .47, .16, .23, -.503, TRIM, mirror=False)
+        b.wheels((-.31, .31), .073, .215)
+        _lights(b, belt - .14, belt - .1)
+        b.sides([(mid, .3), (mid + .004, .3), (mid + .004, belt), (mid, belt)][::-1], .503, TRIM)
+    elif name == 'van':
+        b.prism([(-.5, .1), (-.5, .97), (-.47, 1.), (.18, .99), (.36, .62), (.49, .48), (.5, .1)],
+                .5, .46, .45, 1., [PAINT] * 7)
+        b.quad([(.345, -.44, .655), (.345, .44, .655), (.205, .42, .945), (.205, -.42, .945)], GLASS)
+        b.sides([(.09, .6), (.32, .62), (.2, .92), (.09, .92)][::-1], .502, GLASS, False)
+        b.ends(.05, .42, .6, .9, -.503, GLASS)
+        b.ends(-.35, .35, .2, .36, .503, TRIM, mirror=False)
+        b.wheels((-.31, .31), .065, .155)
+        _lights(b, .42, .42, .12)
+        b.sides([(-.1, .12), (-.094, .12), (-.094, .92), (-.1, .92)][::-1], .503, TRIM)
+    elif name == 'truck':
+        b.prism([(-.5, .22), (-.5, 1.), (.24, 1.), (.24, .22)], .5, .5, 0., 1., [CARGO] * 4)
+        b.prism([(.26, .12), (.26, .8), (.42, .8), (.49, .5), (.5, .12)], .47, .46, 0., 1.,
+                [PAINT] * 5)
+        b.quad([(.495, -.43, .5), (.495, .43, .5), (.43, .42, .76), (.43, -.42, .76)], GLASS)
+        b.sides([(.33, .47), (.46, .47), (.41, .74), (.33, .74)][::-1], .475, GLASS, False)
+        b.sides([(-.5, .1), (.24, .1), (.24, .21), (-.5, .21)][::-1], .46, TRIM)
+        b.ends(-.4, .4, .2, .42, .503, TRIM, mirror=False)
+        b.ends(-.5, .5, .1, .2, -.503, TRIM, mirror=False)
+        b.wheels((-.37, -.24, .37), .055, .145)
+        _lights(b, .2, .17, .12)
+    elif name == 'bus':
+        b.prism([(-.5, .1), (-.5, .97), (-.48, 1.), (.48, 1.), (.5, .95), (.5, .1)], .5, .48, .6, 1.,
+                [PAINT] * 6)
+        for k in range(8):
+            x = -.47 + k * .117
+            b.sides([(x, .44), (x + .105, .44), (x + .105, .84), (x, .84)][::-1], .502, GLASS, k % 2 > 0)
+        b.ends(-.46, .46, .4, .86, .503, GLASS, mirror=False, detail=False)
+        b.ends(-.4, .4, .5, .85, -.503, GLASS, mirror=False)
+        b.ends(-.35, .35, .88, .95, .504, TRIM, mirror=False)
+        b.wheels((-.27, .33), .042, .15)
+        _lights(b, .24, .25, .1)
+    else:
+        raise ValueError(f'vehicle mesh: {name!r} is unknown')
+    return b.done()
+
+
+#: Closed box for bins and other lumps.
+@lru_cache(maxsize=None)
+def box_mesh() -> np.ndarray:
+    b = _Builder()
+    b.prism([(-.5, 0.), (-.5, 1.), (.5, 1.), (.5, 0.)], .5, .5, 0., 1., [0] * 4)
+    return b.done()[0]
+
+
+def normals_of(quads: np.ndarray) -> np.ndarray:
+    """Return outward unit normals (Q, 3) of quads (Q, 4, 3)."""
+    d1, d2 = quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1]
+    n = np.cross(d1, d2)
+    return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
+
+
+_PAINTS = np.array([
+    [232, 232, 230], [232, 232, 230], [26, 27, 30], [26, 27, 30], [120, 124, 128],
+    [168, 172, 176], [70, 74, 80], [150, 24, 26], [28, 52, 110], [52, 84, 142], [40, 70, 50],
+    [198, 186, 160], [110, 70, 44], [214, 170, 30], [226, 110, 28], [96, 22, 38], [18, 40, 60]])
+
+
+def paint(rng: np.random.Generator) -> np.ndarray:
+    return np.clip(_PAINTS[rng.integers(len(_PAINTS))] * rng.uniform(.8, 1.15)
+                   + rng.normal(0, 8, 3), 4, 250)
+
+
+def facade(rng: np.random.Generator, style: Style, width_m: float, height_m: float,
+           px_per_m: float, light: np.ndarray) -> np.ndarray:
+    """
+    Return an RGB facade of `width_m` x `height_m` under `light` (3,), its top row first.
+
+    Lit windows shine on their own: their colours are divided by the light beforehand.
+    """
+    w, h = max(8, int(width_m * px_per_m)), max(8, int(height_m * px_per_m))
+    wall = np.array([[196, 178, 150], [168, 160, 150], [206, 200, 188], [150, 96, 74],
+                     [128, 112, 98], [186, 150, 112], [110, 110, 114], [214, 206, 170]])[
+        rng.integers(8)] * rng.uniform(.7, 1.1)
+    image = np.empty((h, w, 3), np.float32)
+    image[:] = wall
+    if wall[0] > 1.35 * wall[2] and px_per_m > 8:        # bricks
+        image[::max(2, int(.12 * px_per_m))] *= .88
+    floor = 3.1 * px_per_m
+    bay = rng.uniform(2.2, 4.0)
+    bays = max(1, int(width_m / bay))
+    bay_px = w / bays
+    ww, wh = rng.uniform(.35, .7) * bay_px, rng.uniform(.42, .62) * floor
+    frame = wall * rng.uniform(.6, 1.4) if rng.random() < .6 else np.array([235., 235., 230.])
+    night = style.light in ('night', 'dusk')
+    shop = rng.random() < .45
+    line = max(1, int(.1 * px_per_m))
+    for k in range(int(height_m // 3.1) + 1):
+        base = h - k * floor
+        if base - floor < -.3 * floor:
+            break
+        for i in range(bays):
+            x0 = (i + .5) * bay_px - ww / 2
+            y1 = base - .25 * floor
+            y0 = y1 - wh
+            glass = np.array([48., 56., 66.]) * rng.uniform(.5, 1.6)
+            if night and rng.random() < .35:
+                glass = np.array([255., 214., 140.]) * rng.uniform(.3, .9) / light
+            elif rng.random() < .2:
+                glass = np.array([150., 170., 190.]) * rng.uniform(.7, 1.1)
+            if k == 0 and shop:
+                x0, y0, y1 = i * bay_px + .06 * bay_px, base - .8 * floor, base - .06 * floor
+                a, b2 = int(x0), int((i + 1) * bay_px - .06 * bay_px)
+                if night and rng.random() < .6:
+                    glass = np.array([255., 230., 180.]) * rng.uniform(.4, 1.) / light
+                image[max(0, int(y0)):int(y1), a:b2] = glass
+                if rng.random() < .6:                  # goods behind the glass, a door
+                    for _ in range(3):
+                        xa = int(rng.uniform(a, max(a + 1, b2 - 2)))
+                        ya = int(rng.uniform(y0, max(y0 + 1, y1)))
+                        image[max(0, ya):int(y1), xa:xa + max(1, int(.12 * bay_px))] = \
+                            glass * rng.uniform(.5, 2.2) + rng.uniform(0, 50, 3)
+                image[max(0, int(base - .98 * floor)):max(0, int(base - .82 * floor)),
+                      int(i * bay_px):int((i + 1) * bay_px)] = rng.uniform(20, 220, 3) \
+                    if i == 0 or rng.random() < .3 else image[max(0, int(base - .9 * floor)),
+                                                              max(0, int(i * bay_px) - 1)]
+                continue
+            a, b2 = int(x0), int(x0 + ww)
+            ya, yb = max(0, int(y0)), max(0, int(y1))
+            image[max(0, ya - line):yb + line, max(0, a - line):b2 + line] = frame
+            image[ya:yb, a:b2] = glass
+            if px_per_m > 8:
+                image[ya:yb, (a + b2) // 2:(a + b2) // 2 + max(1, line // 2)] = frame
+                image[yb:yb + 2 * line, max(0, a - line):b2 + line] *= .7
+            if rng.random() < .25:
+                image[ya:ya + int(rng.uniform(.2, .8) * (yb - ya)), a:b2] = frame * .9
+        if k:
+            image[max(0, int(base)):max(0, int(base)) + line] *= .78
+    image[:max(1, int(.35 * px_per_m))] *= .7
+    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))
+    image *= (1 + .06 * dirt[..., None]) * light
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def surface(rng: np.random.Generator, style: Style, kind: str, width_m: float, height_m: float,
+            px_per_m: float) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the picture of a wall, hedge or fence, and its mask where it has holes."""
+    w, h = max(8, int(width_m * px_per_m)), max(6, int(height_m * px_per_m))
+    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))[..., None]
+    fine = rng.standard_normal((h, w, 1)).astype(np.float32)
+    if kind == 'hedge':
+        image = style.leaves * .9 * (1 + .25 * dirt + .28 * fine)
+        image = image * np.linspace(1.15, .6, h)[:, None, None]
+        return np.clip(image, 0, 255).astype(np.uint8), None
+    if kind == 'wall':
+        base = np.array([[150, 140, 126], [150, 92, 70], [176, 172, 164]])[rng.integers(3)]
+        image = base * (1 + .1 * dirt + .04 * fine)
+        image[::max(3, int(.25 * px_per_m))] *= .8
+        return np.clip(image, 0, 255).astype(np.uint8), None
+    base = rng.uniform(40, 200) * (1 + rng.normal(0, .06, 3))
+    image = np.broadcast_to(base, (h, w, 3)) * (1 + .05 * fine)
+    mask = np.zeros((h, w), np.uint8)
+    step = max(3, int(rng.uniform(.15, .4) * px_per_m))
+    for k in range(max(1, step // 3)):
+        mask[:, k::step] = 255
+    mask[:max(1, h // 10)] = 255
+    mask[-max(1, h // 8):] = 255
+    return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+def crown(rng: np.random.Generator, style: Style, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a tree crown: RGB (size, size, 3) lit from the top, and its mask."""
+    mask = np.zeros((size, size), np.uint8)
+    tone = np.zeros((size, size), np.float32)
+    for _ in range(90):
+        r = rng.uniform(.06, .16) * size
+        angle, reach = rng.uniform(0, 2 * np.pi), .38 * size * np.sqrt(rng.random())
+        x = size / 2 + reach * np.cos(angle)
+        y = size / 2 + reach * np.sin(angle) * .95
+        level = 1.0 - .55 * (y / size) + rng.normal(0, .14)
+        cv2.circle(mask, (int(x), int(y)), int(r), 255, -1)
+        cv2.circle(tone, (int(x), int(y)), int(r), float(level), -1)
+    rough = noise_tile(rng, size, 4)
+    mask[(rough > 1.35) & (mask > 0)] = 0
+    edge = cv2.blur(mask, (5, 5))
+    mask[(edge < 200) & (rough > .2)] = 0
+    image = style.leaves * (tone * (1 + .22 * rough))[..., None]
+    image = image + rng.standard_normal((size, size, 1)) * 7
+    return np.clip(image, 0, 255).astype(np.uint8), mask
