@@ -10,6 +10,7 @@ from truths import make_agent, make_forecast, make_truth
 from wm_ros.data.samples import Sample
 from wm_ros.evaluate import baselines, protocol, threshold
 from wm_ros.evaluate.scores import DriveCounter, Scores
+from wm_ros.evaluate.table import table
 from wm_ros.types import CameraRig, FrameSet
 
 STEP_NS = 100_000_000
@@ -115,10 +116,13 @@ def test_baselines_and_oracles_stand_beside_the_model():
     assert report['baselines']['constant_turn_rate']['spa_top1'] == pytest.approx(87.5)
     assert report['oracles']['oracle_constant_turn_rate']['spa_top1'] == pytest.approx(87.5)
     assert report['baselines']['static']['iou_far']['0'] > 0
-    lead = report['differences']['spa_top6_3s_vs_constant_velocity']
-    assert lead['mean'] == pytest.approx(50.0)
-    assert lead['excludes_zero']
-    assert report['differences']['spa_top1_3s_vs_constant_velocity']['mean'] == -50.0
+    lead = report['differences']['constant_velocity']
+    assert lead['spa_top6']['3']['mean'] == pytest.approx(50.0)
+    assert lead['spa_top6']['3']['excludes_zero']
+    # After 1 s straight on is 0.7 m off.
+    assert lead['spa_top6']['1']['mean'] == 0.0
+    assert lead['spa_top6']['manoeuvring_3']['mean'] == 100.0
+    assert lead['spa_top1']['3']['mean'] == -50.0
 
 
 def test_invalid_forecasts_are_counted_and_find_nothing():
@@ -166,6 +170,16 @@ def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
     assert at[0.6].spa_top6 == 80.0
     with pytest.raises(ValueError, match='the best precision is 1.000, want at least 1.5'):
         threshold.choose(points, 1.5)
+
+
+def test_the_table_fits_a_terminal_and_shows_the_headline():
+    text = table(scores_of([Oracle(0), Oracle(1)]).report())
+    assert max(map(len, text.splitlines())) <= 110
+    lines = text.splitlines()
+    headline = next(line for line in lines if line.startswith('SPA top-6, 30 m'))
+    assert headline.split()[4:] == ['100.0', '[100.0,', '100.0]', '50.0', '50.0', '87.5']
+    after = lines[lines.index('  over oracle constant velocity') + 2]
+    assert after.split()[-3:] == ['100.0', '[100.0,', '100.0]*']
 
 
 def test_a_truth_of_another_stamp_is_refused():
