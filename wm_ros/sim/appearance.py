@@ -92,7 +92,7 @@ def noise_tile(rng: np.random.Generator, size: int, octaves: int = 5) -> np.ndar
 
 def panorama(style: Style, rng: np.random.Generator, width: int) -> np.ndarray:
     """
-    Return the sky as (width // 4, width, 3) uint8: azimuth along x, -8 to 82 degrees from below.
+    Return the sky as (width // 4, width, 4) uint8 RGB0: azimuth along x, -8 to 82 degrees up.
 
     Row r is elevation 82 - r * 90 / rows degrees.
     """
@@ -131,7 +131,8 @@ def panorama(style: Style, rng: np.random.Generator, width: int) -> np.ndarray:
     dark = (style.leaves * style.ambient * .8) * (1 - haze) + style.horizon * haze
     speck = 1 + .08 * cv2.resize(clouds, (width, rows))[..., None]
     sky = np.where(below[..., None], dark * speck, sky)
-    return np.clip(sky, 0, 255).astype(np.uint8)
+    sky = np.clip(sky, 0, 255).astype(np.uint8)
+    return cv2.merge([*cv2.split(sky), np.zeros((rows, width), np.uint8)])
 
 
 class Lens:

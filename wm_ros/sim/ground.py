@@ -11,7 +11,7 @@ from wm_ros.sim.layout import BUILDING, LAMP, TREE, Layout, strip
 
 class Ground:
     """
-    An RGB raster of the layout between `low` and `high` (xy metres) with two coarser levels.
+    An RGB0 raster of the layout between `low` and `high` (xy metres) with two coarser levels.
 
     `levels` holds (picture, metres a cell); `origin` is the layout position of the outer corner
     of cell (0, 0). Rows grow with y.
@@ -32,7 +32,9 @@ class Ground:
             light = style.ambient * 1.6
         table = np.clip(np.arange(256)[:, None] * light * (1 - .3 * style.wet), 0, 255)
         image = cv2.LUT(self._image, table.astype(np.uint8)[None])
-        self.border = tuple(float(c) for c in np.clip(style.terrain * light, 0, 255))
+        self.border = (*(float(c) for c in np.clip(style.terrain * light, 0, 255)), 0.)
+        # The fourth channel is the renderer's id buffer: nobody.
+        image = cv2.merge([*cv2.split(image), np.zeros(image.shape[:2], np.uint8)])
         half = cv2.resize(image, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)
         quarter = cv2.resize(half, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)
         self.levels = [(image, cell_m), (half, 2 * cell_m), (quarter, 4 * cell_m)]
@@ -42,18 +44,18 @@ class Ground:
         return np.round(((np.asarray(points) - self.origin) / self._cell - .5) * 8).astype(np.int32)
 
     def _fill(self, points, colour) -> None:
-        cv2.fillPoly(self._image, [self._cells(points)], _rgb(colour), shift=3)
+        cv2.fillPoly(self._image, [self._cells(points)], _rgb(colour), cv2.LINE_AA, 3)
 
     def _line(self, points, width_m, colour) -> None:
         cv2.polylines(self._image, [self._cells(points)], False, _rgb(colour),
-                      max(1, int(round(width_m / self._cell))), cv2.LINE_8, 3)
+                      max(1, int(round(width_m / self._cell))), cv2.LINE_AA, 3)
 
     def _dashes(self, points, width_m, colour, on: int, off: int) -> None:
         pieces = [self._cells(points[a:a + on + 1])
                   for a in range(0, len(points) - on, on + off)]
         if pieces:
             cv2.polylines(self._image, pieces, False, _rgb(colour),
-                          max(1, int(round(width_m / self._cell))), cv2.LINE_8, 3)
+                          max(1, int(round(width_m / self._cell))), cv2.LINE_AA, 3)
 
     def _paint(self, layout: Layout) -> None:
         style, rng = self._style, self._rng

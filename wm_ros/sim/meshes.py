@@ -49,16 +49,14 @@ class _Builder:
         self.quad([(x, -y, z) for x, z in points_xz][::-1], material, detail)
 
     def wheels(self, xs, radius_x, radius_z) -> None:
+        angle = np.arange(8) * np.pi / 4 + np.pi / 8
         for x in xs:
             for scale, material, y in ((1.0, TYRE, .505), (.6, HUB, .51)):
-                a, b = radius_x * scale, radius_z * scale
-                k = .7071
-                for ring in (((a, 0), (0, b), (-a, 0), (0, -b)),
-                             ((a * k, b * k), (-a * k, b * k), (-a * k, -b * k), (a * k, -b * k))):
-                    grow = 1.03 if ring[0][1] else 1.0
-                    # Seen from the left side, counter-clockwise about +y is clockwise in x, z.
-                    self.sides([(x + p * grow, radius_z + q * grow) for p, q in ring][::-1], y,
-                               material, scale < 1)
+                ring = np.stack([x + radius_x * scale * np.cos(angle),
+                                 radius_z * (1 + scale * np.sin(angle))], -1)
+                # Seen from the left side, counter-clockwise is clockwise in x, z.
+                for part in ((0, 1, 2, 3), (0, 3, 4, 7), (4, 5, 6, 7)):
+                    self.sides(ring[list(part)][::-1], y, material, scale < 1)
 
     def ends(self, y0, y1, z0, z1, x, material, mirror=True, detail=True) -> None:
         """Add a plate on the front (x > 0) or back, and its mirror image."""

@@ -128,7 +128,8 @@ class _Camera:
         rays = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u, float)],
                         -1) @ camera.base_from_camera[:3, :3].T
         self.azimuth = np.arctan2(rays[..., 1], rays[..., 0]).astype(np.float32)
-        self.elevation = np.arctan2(rays[..., 2], np.hypot(rays[..., 0], rays[..., 1]))
+        self.elevation = np.rad2deg(np.arctan2(rays[..., 2], np.hypot(
+            rays[..., 0], rays[..., 1]))).astype(np.float32)
 
 
 class Renderer:
@@ -164,6 +165,11 @@ class Renderer:
         self._statics = layout.statics[near]
         self._static_seed = rng.integers(0, 2**31, len(self._statics))
         self._panels = self._make_panels()
+        up = np.array([0., 0., 1.])
+        self._panel_table = (
+            np.array([p[0] for p in self._panels]), np.array([p[5] for p in self._panels]),
+            np.array([[p[1], p[1] + p[2] * p[3], p[1] + p[2] * p[3] + up * p[4],
+                       p[1] + up * p[4]] for p in self._panels]))
         self._textures: dict = {}
         self._cameras = [_Camera(camera, self.style, rng) for camera in rig.cameras]
         self._phase = rng.uniform(0, 2 * np.pi, 4)
@@ -218,13 +224,10 @@ class Renderer:
                             len(chain) - 1))
         return chain[level]
 
-    def _draw_panel(self, view: View, panel) -> None:
+    def _draw_panel(self, view: View, argument) -> None:
+        panel, pixels = argument
         centre, origin, along, size, height, normal, kind, _ = panel
         up = np.array([0., 0., height])
-        quad = np.array([origin, origin + along * size, origin + along * size + up, origin + up])
-        pixels = view.clipped(quad)
-        if pixels is None:
-            return
         low = np.floor(np.maximum(pixels.min(0), 0)).astype(int)
         high = np.ceil(np.minimum(pixels.max(0), [view.width - 1, view.height - 1])).astype(int) + 1
         w, h = high - low
@@ -232,6 +235,10 @@ class Renderer:
             return
         depth = max(float(centre @ view.matrix[2, :3] + view.matrix[2, 3]), 1.0)
         texture, mask = self._texture(panel, view.focal / depth)
+        if w * h < 90 or w < 3:
+            if mask is None:
+                view.polygon(pixels, view.colour(texture.mean((0, 1))[:3], depth))
+            return
         th, tw = texture.shape[:2]
         # texture (u, v) -> layout: origin + along * size * u / tw + up * (1 - v / th)
         a = view.matrix[:, :3] @ (along * size / tw)
@@ -342,13 +349,12 @@ class Renderer:
     def _queue(self, view: View, rows, poses, world, step):
         """Yield (distance, how, what) of everything in the picture."""
         m, width, focal = view.matrix, view.width, view.focal
-        edge = focal * 1.0
 
         def visible(xyz, radius):
             p = xyz @ m[:, :3].T + m[:, 3]
             z = p[:, 2]
             u = p[:, 0] / np.maximum(z, .5)
-            margin = radius * edge / np.maximum(z, .5)
+            margin = radius * focal / np.maximum(z, .5)
             ok = (z > -radius) & ((z < radius + 1) | ((u > -margin) & (u < width + margin)))
             return ok, np.hypot(xyz[:, 0] - view.position[0], xyz[:, 1] - view.position[1])
 
@@ -358,20 +364,25 @@ class Renderer:
         ok, distance = visible(points, np.maximum(statics[:, 3], .45 * statics[:, 5]))
         for k in np.flatnonzero(ok & ~solid & (distance < _FAR_M) & (distance > .6)):
             yield distance[k], 'static', (statics[k], int(self._static_seed[k]))
-        if self._panels:
-            if not hasattr(self, '_panel_table'):
-                self._panel_table = (np.array([p[0] for p in self._panels]),
-                                     np.array([p[5] for p in self._panels]),
-                                     np.array([p[3] for p in self._panels]),
-                                     np.array([p[2] for p in self._panels]))
-            centre, normal, size, along = self._panel_table
-            ok, distance = visible(centre, size / 2)
-            ok &= ((view.position - centre) * normal).sum(1) > 0
-            reach = np.maximum(
-                *(np.hypot(*(centre + s * along * size[:, None] / 2 - view.position)[:, :2].T)
-                  for s in (-1, 1)))
-            for k in np.flatnonzero(ok & (distance < _FAR_M + 40)):
-                yield .5 * (distance[k] + reach[k]), 'panel', self._panels[k]
+        if len(self._panels):
+            centre, normal, quads = self._panel_table
+            facing = ((view.position - centre) * normal).sum(1) > 0
+            near = np.flatnonzero(facing & (
+                np.hypot(centre[:, 0] - view.position[0], centre[:, 1] - view.position[1])
+                < _FAR_M + 20))
+            pixels, z = view.project(quads[near])                        # (n, 4, 2), (n, 4)
+            whole = z.min(1) >= _NEAR_M
+            seen = whole & (pixels[..., 0].max(1) > 0) & (pixels[..., 0].min(1) < width) & (
+                pixels[..., 1].max(1) > 0) & (pixels[..., 1].min(1) < view.height)
+            reach = np.hypot(*np.moveaxis(quads[near][..., :2] - view.position[:2], -1, 0))
+            key = .5 * (reach.mean(1) + reach.max(1))
+            for n, k in enumerate(near):
+                if seen[n]:
+                    yield key[n], 'panel', (self._panels[k], pixels[n])
+                elif not whole[n] and z[n].max() > _NEAR_M:
+                    shape = view.clipped(quads[k])
+                    if shape is not None and shape[:, 0].max() > 0 and shape[:, 0].min() < width:
+                        yield key[n], 'panel', (self._panels[k], shape)
         if len(rows):
             sizes = self.drive.recording.sizes[rows]
             points = np.concatenate([poses[rows, :2], sizes[:, 2:] / 2], 1)
@@ -403,17 +414,19 @@ class Renderer:
         step = item.sky_step
         sky_rows = bottom // step + 2
         pano = self._sky
-        px = ((item.azimuth[:sky_rows] + yaw) / (2 * np.pi) % 1.0) * pano.shape[1]
+        columns = pano.shape[1] // 2
+        px = item.azimuth[:sky_rows] * np.float32(columns / np.pi) + np.float32(
+            (yaw / np.pi % 2.0) * columns)
+        px[px >= 2 * columns] -= 2 * columns
+        px[px < 0] += 2 * columns
         # Elevation counts from where the swaying horizon is now.
         drift = (np.mean(at) - self._still_horizon(item)) / item.k[1, 1]
-        py = (82 - np.rad2deg(item.elevation[:sky_rows] + drift)) / 90 * pano.shape[0]
+        py = (np.float32(82 - np.rad2deg(drift)) - item.elevation[:sky_rows]) * np.float32(
+            pano.shape[0] / 90)
         if bottom > 0:
-            sky = cv2.remap(pano, px.astype(np.float32), py.astype(np.float32), cv2.INTER_LINEAR,
-                            borderMode=cv2.BORDER_REPLICATE)
-            # The pixels of the seam, where the azimuth wraps, are interpolated between far columns.
+            sky = cv2.remap(pano, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             sky = cv2.resize(sky, (sky.shape[1] * step, sky.shape[0] * step))
-            canvas[:bottom, :, :3] = sky[:bottom, :w]
-        canvas[..., 3] = 0
+            canvas[:bottom] = sky[:bottom, :w]
         if top >= h:
             return
         # Bands of ground: the farther, the coarser the raster.
@@ -430,21 +443,22 @@ class Renderer:
             a = np.array([[cell, 0, self._ground.origin[0] + cell / 2],
                           [0, cell, self._ground.origin[1] + cell / 2], [0, 0, 1.]])
             hom = np.array([[1, 0, 0], [0, 1, -low], [0, 0, 1.]]) @ m[:, [0, 1, 3]] @ a
+            if low >= bottom:
+                cv2.warpPerspective(image, hom, (w, high - low), canvas[low:high],
+                                           cv2.INTER_LINEAR, cv2.BORDER_CONSTANT,
+                                           self._ground.border)
+                self._ground_light(canvas[low:high], low, at, item, height)
+                continue
             band = cv2.warpPerspective(image, hom, (w, high - low), flags=cv2.INTER_LINEAR,
                                        borderMode=cv2.BORDER_CONSTANT,
                                        borderValue=self._ground.border)
             self._ground_light(band, low, at, item, height)
-            if low >= bottom:
-                canvas[low:high, :, :3] = band
-            else:
-                mask = np.zeros((high - low, w), np.uint8)
-                points = np.array([[0, at[0] - low + .5], [w - 1, at[1] - low + .5],
-                                   [w - 1, 4 * h], [0, 4 * h]])
-                cv2.fillConvexPoly(mask, np.round(np.clip(points, -30000, 30000) * 8).astype(
-                    np.int32), 255, cv2.LINE_8, 3)
-                region = np.ascontiguousarray(canvas[low:high, :, :3])
-                cv2.copyTo(band, mask, region)
-                canvas[low:high, :, :3] = region
+            mask = np.zeros((high - low, w), np.uint8)
+            points = np.array([[0, at[0] - low + .5], [w - 1, at[1] - low + .5],
+                               [w - 1, 4 * h], [0, 4 * h]])
+            cv2.fillConvexPoly(mask, np.round(np.clip(points, -30000, 30000) * 8).astype(
+                np.int32), 255, cv2.LINE_8, 3)
+            cv2.copyTo(band, mask, canvas[low:high])
 
     def _still_horizon(self, item: _Camera) -> float:
         forward = item.camera.base_from_camera[:3, 2]
@@ -464,5 +478,5 @@ class Renderer:
         if far.any():
             n = int(np.flatnonzero(far)[-1]) + 1
             a = (haze[:n] * 256).astype(np.uint16)[:, None, None]
-            fog = self.style.fog.astype(np.uint16)
+            fog = np.append(self.style.fog, 0).astype(np.uint16)
             band[:n] = ((band[:n] * (256 - a) + fog * a) >> 8).astype(np.uint8)
