@@ -119,7 +119,7 @@ class Drive:
         self.node = ros.add(Node('drive', namespace=namespace, context=ros.context))
         self.got: dict[str, list[Any]] = defaultdict(list)
         self.diagnostics: list[DiagnosticArray] = []
-        self.stamp_ns = START_NS
+        self.stamp_ns = self.start_ns = START_NS
         self.sets = 0
         self.edit: Callable[[str, CompressedImage], CompressedImage | None] = lambda _, msg: msg
         sensor = qos_profile_sensor_data
@@ -157,7 +157,7 @@ class Drive:
         msg = Odometry(child_frame_id='base_link')
         msg.header.frame_id = 'odom'
         set_stamp(msg, stamp_ns)
-        msg.pose.pose.position.x = 5.0 * (stamp_ns - START_NS) / NS
+        msg.pose.pose.position.x = 5.0 * (stamp_ns - self.start_ns) / NS
         msg.twist.twist.linear.x = 5.0
         self.odometry.publish(msg)
 

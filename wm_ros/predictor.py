@@ -191,8 +191,10 @@ class Predictor:
         start = self._clock()
         pictures = self._decode(frame_set)
         decoded = self._clock()
-        self._states = {name: picture.state for name, picture in zip(self.rig.names, pictures, strict=True)}
-        self._problems = tuple(picture.problem for picture in pictures if picture.problem)
+        self._states = {camera.name: picture.state
+                        for camera, picture in zip(self.rig.cameras, pictures, strict=True)}
+        self._problems = tuple(f'camera {picture.problem}' for picture in pictures
+                               if picture.problem)
         available = tuple(picture.state is CameraState.OK for picture in pictures)
         index, weight, _ = self._tables_for(available)
         lifted = self._clock()
@@ -245,6 +247,8 @@ class Predictor:
             return _Picture(CameraState.MISSING, f'{camera.name}: no frame in the set')
         start = self._clock()
         try:
+            if isinstance(frame.image, ImageError):
+                raise frame.image
             if frame.form is ImageForm.ARRAY:
                 check_array(frame.image, camera)
                 image, bgr = frame.image, False
@@ -353,7 +357,7 @@ class Predictor:
         if window.max_gap_periods > settings.max_gap_periods:
             reasons.append(f'window: a gap of {window.max_gap_periods:g} periods, '
                            f'want at most {settings.max_gap_periods:g}')
-        reasons += [f'camera {problem}' for problem in self._problems]
+        reasons += self._problems
         return window, entries[-1].ego if odometry else None, tuple(reasons)
 
     def _plan(self, plan: EgoPlan | None, ego: EgoState | None) -> tuple[EgoPlan, tuple[str, ...]]:

@@ -110,12 +110,13 @@ class Frame:
     One camera image with its capture stamp.
 
     `image` is an (H, W, 3) uint8 RGB array, or the bytes of a JPEG or PNG file, which the
-    predictor decodes at the scale that it needs, in its own thread.
+    predictor decodes at the scale that it needs, in its own thread, or the error (ImageError) for
+    which whoever received it refused it.
     """
 
     camera: str
     stamp_ns: int
-    image: np.ndarray | bytes | memoryview
+    image: np.ndarray | bytes | memoryview | ValueError
 
     @property
     def form(self) -> ImageForm:

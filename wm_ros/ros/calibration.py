@@ -1,4 +1,4 @@
-"""The calibration in force: intrinsics from CameraInfo or the rig file, poses from TF or the rig file."""
+"""Calibration in force: intrinsics from CameraInfo or the rig file, poses from TF or the file."""
 
 from __future__ import annotations
 

@@ -90,8 +90,7 @@ def decoded(frames: FrameSet) -> tuple[FrameSet, dict[str, ImageError]]:
     """
     Return the set with every `RawImage` as an RGB array, and by camera what had none to give.
 
-    Runs in the worker. A frame that cannot be read becomes an empty file, which the predictor
-    finds corrupt.
+    Runs in the worker. A frame that cannot be read holds its error in the place of the image.
     """
     read, errors = dict(frames.frames), {}
     for name, frame in frames.frames.items():
@@ -99,7 +98,7 @@ def decoded(frames: FrameSet) -> tuple[FrameSet, dict[str, ImageError]]:
             try:
                 read[name] = replace(frame, image=frame.image.rgb())
             except ImageError as err:
-                read[name] = replace(frame, image=b'')
+                read[name] = replace(frame, image=err)
                 errors[name] = err
     return replace(frames, frames=read), errors
 

@@ -1,4 +1,4 @@
-"""What goes out on /diagnostics: one status a camera, and one each for node, window and inference."""
+"""What goes out on /diagnostics: a status for each camera, for node, window and inference."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -28,6 +27,11 @@ from wm_ros.ros.loading import Engine, rig_of
 from wm_ros.ros.outputs import Outputs
 from wm_ros.ros.pipeline import Pipeline
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 #: How often sets are looked at that wait for a camera; half of it is added to a deadline.
 TICK_S = 0.02
 #: How often TF is asked again, in ticks.
@@ -38,6 +42,10 @@ Transition = Callable[['WorldModelNode', LifecycleState], TransitionCallbackRetu
 
 class ConfigureError(ValueError):
     """A parameter, file or combination that the node cannot start with."""
+
+
+class ThreadLeftError(RuntimeError):
+    """The inference library did not return in time."""
 
 
 def reported(transition: Transition) -> Transition:
@@ -55,7 +63,9 @@ def reported(transition: Transition) -> Transition:
         except Exception as err:
             self._health.error = f'{transition.__name__}: {err or type(err).__name__}'
             self.get_logger().error(self._health.error)
-            return TransitionCallbackReturn.FAILURE
+            # A thread that does not come back leaves nothing to go on with.
+            return (TransitionCallbackReturn.ERROR if isinstance(err, ThreadLeftError)
+                    else TransitionCallbackReturn.FAILURE)
         finally:
             self._report_soon = True
     return wrapped
@@ -78,7 +88,7 @@ class WorldModelNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._tf: Any = None
-        self._subscriptions: list[Any] = []
+        self._inputs: list[Any] = []
         self._tick_timer: Any = None
         self._report_soon = True
         self._reported_ns = 0
@@ -216,7 +226,7 @@ class WorldModelNode(LifecycleNode):
                 self._health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
                 self.get_logger().error(self._health.warnings[topic], throttle_duration_sec=5.0)
 
-        self._subscriptions.append(self.create_subscription(
+        self._inputs.append(self.create_subscription(
             message, topic, guarded, qos,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._incompatible(topic, event)),
@@ -224,15 +234,15 @@ class WorldModelNode(LifecycleNode):
 
     def _stop(self) -> None:
         if self._pipeline and not self._pipeline.stop():
-            raise TimeoutError('the inference library did not return within 1.5 s; its thread '
-                               'was left behind')
+            raise ThreadLeftError('the inference library did not return within 1.5 s; its thread '
+                                  'was left behind')
 
     def _release(self) -> None:
         """Let go of everything that `_configure` made, in any state."""
         pipeline, self._pipeline = self._pipeline, None
-        for subscription in self._subscriptions:
+        for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self._subscriptions.clear()
+        self._inputs.clear()
         if pipeline and pipeline.stop():
             pipeline.engine.close()
         if self._outputs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -13,6 +12,11 @@ from wm_ros.ros.convert import frame_of_reference, message_types, within_horizon
 from wm_ros.ros.markers import markers_message
 from wm_ros.ros.parameters import Settings
 from wm_ros.types import Forecast
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
 
 
 def output_qos(depth: int) -> QoSProfile:

@@ -140,9 +140,8 @@ class Pipeline:
             frame = convert(msg, name, self.settings.max_image_bytes)
         except ImageError as err:
             camera.refused(str(err), now)
-            # An empty file keeps its place in the set, where the predictor finds it corrupt:
-            # without it every set would wait its deadline out.
-            frame = Frame(name, stamp_ns(msg.header), b'')
+            # It keeps its place in the set: without it every set would wait its deadline out.
+            frame = Frame(name, stamp_ns(msg.header), err)
         result = self._buffer.push(frame, now)
         camera.counts[result.name.lower()] += 1
         if result is PushResult.STAMP_JUMP:

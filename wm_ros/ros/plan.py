@@ -1,4 +1,4 @@
-"""The ego plan that somebody gives: timed poses, checked when they come, read at a camera's stamp."""
+"""An ego plan that somebody gives: timed poses, checked when they come, read at a stamp."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ class Worker:
         self._failed = failed
         self._inbox = _Inbox()
         self._changed = threading.Condition()
+        self._left = False
         self._thread = threading.Thread(target=self._run, name='wm_ros inference', daemon=True)
 
     def start(self) -> None:
@@ -114,8 +115,9 @@ class Worker:
         with self._changed:
             self._inbox.stopping = True
             self._changed.notify()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._left:
             self._thread.join(timeout_s)
+        self._left = self._thread.is_alive()   # waited for once, not again
         return not self._thread.is_alive()
 
     @property
