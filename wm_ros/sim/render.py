@@ -17,7 +17,7 @@ from wm_ros.sim import seeds
 from wm_ros.sim.appearance import Lens, panorama, sample_style
 from wm_ros.sim.figures import draw_cycle, draw_person, draw_static
 from wm_ros.sim.ground import Ground
-from wm_ros.sim.layout import BUILDING, FENCE, HEDGE, WALL
+from wm_ros.sim.layout import BUILDING, FENCE, HEDGE, TREE, WALL
 from wm_ros.sim.meshes import facade, surface
 from wm_ros.sim.scene import AgentMeshes, Sprites, light_on
 from wm_ros.sim.traffic import ANIMAL, BICYCLE, MOTORCYCLE, PEDESTRIAN
@@ -169,7 +169,14 @@ class Renderer:
         self._panel_table = (
             np.array([p[0] for p in self._panels]), np.array([p[5] for p in self._panels]),
             np.array([[p[1], p[1] + p[2] * p[3], p[1] + p[2] * p[3] + up * p[4],
-                       p[1] + up * p[4]] for p in self._panels]))
+                       p[1] + up * p[4]] for p in self._panels]).reshape(-1, 4, 3),
+            np.array([p[6] != FENCE for p in self._panels], bool))
+        loose = ~np.isin(self._statics[:, 6], (BUILDING, WALL, HEDGE, FENCE))
+        self._loose = list(zip(self._statics[loose], self._static_seed[loose].tolist()))
+        size = self._statics[loose]
+        self._loose_table = (size[:, :2], size[:, 5],
+                             np.maximum(size[:, 3], np.where(size[:, 6] == TREE, .45, .3)
+                                        * size[:, 5]))
         self._textures: dict = {}
         self._cameras = [_Camera(camera, self.style, rng) for camera in rig.cameras]
         self._phase = rng.uniform(0, 2 * np.pi, 4)
@@ -319,8 +326,7 @@ class Renderer:
         self._backdrop(view, item, base[2])
         self._agents.shadows(view, world, style)
         full = np.zeros(len(rows))
-        for _, draw, argument in sorted(self._queue(view, rows, poses, world, step),
-                                        key=lambda entry: -entry[0]):
+        for draw, argument in self._uncovered(view, self._queue(view, rows, poses)):
             if draw == 'panel':
                 self._draw_panel(view, argument)
             elif draw == 'static':
@@ -334,61 +340,93 @@ class Renderer:
                     full[argument] = np.count_nonzero(roi == tag)
         canvas = view.canvas
         tags = canvas_tags = canvas[..., 3].copy()
-        picture = canvas[..., :3]
+        picture = canvas
         w, h = item.camera.width, item.camera.height
         if item.maps is not None:
             tags = cv2.remap(canvas_tags, item.maps, None, cv2.INTER_NEAREST)
             picture = cv2.remap(picture, item.maps, None, cv2.INTER_LINEAR)
         if item.sub > 1:
             picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
-        return item.lens.apply(picture, rng), tags, full, canvas_tags
+        return item.lens.apply(np.ascontiguousarray(picture[..., :3]), rng), tags, full, canvas_tags
 
     def _signals(self, step: int):
         return self.drive.layout.junctions, self.drive.recording.green_main[step]
 
-    def _queue(self, view: View, rows, poses, world, step):
-        """Yield (distance, how, what) of everything in the picture."""
+    def _queue(self, view: View, rows, poses):
+        """
+        Yield everything in the picture: (distance, how, what, left, right, top, edge).
+
+        The last four are its columns, its top row, and, where it is opaque down to the ground,
+        the lower end of its upper edge (else None).
+        """
         m, width, focal = view.matrix, view.width, view.focal
+        p0, p1 = m[:, :2], m[:, 2:3]
 
-        def visible(xyz, radius):
-            p = xyz @ m[:, :3].T + m[:, 3]
-            z = p[:, 2]
-            u = p[:, 0] / np.maximum(z, .5)
-            margin = radius * focal / np.maximum(z, .5)
-            ok = (z > -radius) & ((z < radius + 1) | ((u > -margin) & (u < width + margin)))
-            return ok, np.hypot(xyz[:, 0] - view.position[0], xyz[:, 1] - view.position[1])
+        def extent(xy, height, radius):
+            foot = xy @ p0.T + m[:, 3]
+            head = foot + height[:, None] * p1[:, 0]
+            z = np.maximum(np.minimum(foot[:, 2], head[:, 2]), .3)
+            deep = foot[:, 2]
+            u = foot[:, 0] / np.maximum(deep, .3)
+            v = np.minimum(head[:, 1] / np.maximum(head[:, 2], .3), foot[:, 1] / np.maximum(
+                deep, .3))
+            margin = np.where(deep > radius + .3, radius * focal / z * 1.1, 1e6)
+            ok = (deep > -radius) & (u > -margin) & (u < width + margin)
+            top = np.where(deep > radius + .3, v - .15 * radius * focal / z, -1e6)
+            return ok, np.hypot(*(xy - view.position[:2]).T), u - margin, u + margin, top
 
-        statics = self._statics
-        solid = np.isin(statics[:, 6], (BUILDING, WALL, HEDGE, FENCE))
-        points = np.concatenate([statics[:, :2], statics[:, 5:6] * .5], 1)
-        ok, distance = visible(points, np.maximum(statics[:, 3], .45 * statics[:, 5]))
-        for k in np.flatnonzero(ok & ~solid & (distance < _FAR_M) & (distance > .6)):
-            yield distance[k], 'static', (statics[k], int(self._static_seed[k]))
+        ok, distance, left, right, top = extent(*self._loose_table)
+        for k in np.flatnonzero(ok & (distance < _FAR_M) & (distance > .6)):
+            yield distance[k], 'static', self._loose[k], left[k], right[k], top[k], None
         if len(self._panels):
-            centre, normal, quads = self._panel_table
+            centre, normal, quads, opaque = self._panel_table
             facing = ((view.position - centre) * normal).sum(1) > 0
             near = np.flatnonzero(facing & (
                 np.hypot(centre[:, 0] - view.position[0], centre[:, 1] - view.position[1])
                 < _FAR_M + 20))
             pixels, z = view.project(quads[near])                        # (n, 4, 2), (n, 4)
             whole = z.min(1) >= _NEAR_M
-            seen = whole & (pixels[..., 0].max(1) > 0) & (pixels[..., 0].min(1) < width) & (
-                pixels[..., 1].max(1) > 0) & (pixels[..., 1].min(1) < view.height)
+            low, high = pixels.min(1), pixels.max(1)
+            seen = whole & (high[:, 0] > 0) & (low[:, 0] < width) & (high[:, 1] > 0) & (
+                low[:, 1] < view.height)
             reach = np.hypot(*np.moveaxis(quads[near][..., :2] - view.position[:2], -1, 0))
             key = .5 * (reach.mean(1) + reach.max(1))
+            edge = pixels[:, 2:, 1].max(1)
             for n, k in enumerate(near):
                 if seen[n]:
-                    yield key[n], 'panel', (self._panels[k], pixels[n])
+                    yield (key[n], 'panel', (self._panels[k], pixels[n]), low[n, 0], high[n, 0],
+                           low[n, 1], edge[n] if opaque[k] else None)
                 elif not whole[n] and z[n].max() > _NEAR_M:
                     shape = view.clipped(quads[k])
                     if shape is not None and shape[:, 0].max() > 0 and shape[:, 0].min() < width:
-                        yield key[n], 'panel', (self._panels[k], shape)
+                        yield (key[n], 'panel', (self._panels[k], shape), -1e6, 1e6, -1e6, None)
         if len(rows):
             sizes = self.drive.recording.sizes[rows]
-            points = np.concatenate([poses[rows, :2], sizes[:, 2:] / 2], 1)
-            ok, distance = visible(points, sizes[:, 0] * .6)
+            ok, distance, left, right, top = extent(
+                poses[rows, :2], sizes[:, 2], np.maximum(.62 * sizes[:, 0], .5))
             for k in np.flatnonzero(ok):
-                yield distance[k], 'agent', int(k)
+                yield distance[k], 'agent', int(k), left[k], right[k], top[k], None
+
+    @staticmethod
+    def _uncovered(view: View, queue) -> list:
+        """
+        Return (how, what) from far to near, without what house fronts hide.
+
+        A front covers its columns from its upper edge down to the ground, and whatever stands
+        farther off has its foot higher up in the picture.
+        """
+        step = 4
+        cover = np.full(view.width // step + 2, 1e9)
+        kept = []
+        for _, how, what, left, right, top, edge in sorted(queue, key=lambda entry: entry[0]):
+            a, b = max(int(left), 0) // step, min(max(int(right), 0) // step + 1, len(cover))
+            if a >= b or top >= cover[a:b].max():
+                continue
+            kept.append((how, what))
+            if edge is not None and b - a > 2:
+                inner = cover[a + 1:b - 1]
+                np.minimum(inner, edge, out=inner)
+        return kept[::-1]
 
     def _draw_agent(self, view: View, world, poses, rows, k: int, tag: int, step: int):
         kind = self.drive.recording.classes[rows[k]]
