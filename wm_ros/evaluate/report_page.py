@@ -1,0 +1,100 @@
+"""The report as one self-contained HTML file: `page.html` with the data of a `Report` in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_ros.evaluate.recorded import score_table
+from wm_ros.evaluate.report_data import (
+    camera_json, mosaic_layout, Report, TILE_WIDTH, window_json)
+from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID
+
+PAGE = Path(__file__).with_name('page.html')
+
+
+def page_data(report: Report) -> dict[str, Any]:
+    """Return the JSON-ready data of a page."""
+    forecasts = report.forecasts
+    start_ns = forecasts[0].stamp_ns
+    latency = {int(stamp): ms for stamp, ms in report.summary.get('latency_ms', {}).items()}
+    windows = []
+    for forecast in forecasts:
+        entry = window_json(forecast, report.truths.get(forecast.stamp_ns), start_ns,
+                            latency.get(forecast.stamp_ns))
+        picture = report.mosaics.get(forecast.stamp_ns)
+        if picture is not None:
+            entry['cam'] = base64.b64encode(picture).decode()
+        windows.append(entry)
+    data = {
+        'title': report.title, 'windows': windows, 'classes': list(AGENT_CLASSES),
+        'cells': OUTPUT_GRID.rows, 'cell_m': OUTPUT_GRID.cell_m, 'cameras': [], 'mosaic': [1, 1],
+        'rows': 1, 'columns': 1, 'facts': facts(report), 'scores': [], 'scores_note': '',
+        'start': telling_window(report), 'foot': foot(report)}
+    if report.rig is not None:
+        layout = mosaic_layout(report.rig)
+        columns = max(len(row) for row in layout)
+        width = TILE_WIDTH if columns > 1 else 2 * TILE_WIDTH
+        height = max(round(width * c.height / c.width) for c in report.rig.cameras)
+        data |= {'cameras': camera_json(report.rig), 'rows': len(layout), 'columns': columns,
+                 'mosaic': [columns * width, len(layout) * height]}
+    if report.scores:
+        data['scores'] = score_table(report.scores)
+        data['scores_note'] = (
+            f'{report.scores["n_forecasts"]} forecasts, {report.scores["n_agents"]} visible agents '
+            'within 30 m, against the simulator\'s truth')
+    return data
+
+
+def facts(report: Report) -> list[list[str]]:
+    """Return the figures of the page's head, name and value."""
+    forecasts = report.forecasts
+    valid = sum(f.valid for f in forecasts) / len(forecasts)
+    rows = [['forecasts', str(len(forecasts))], ['valid', f'{100 * valid:.1f} %']]
+    if len(forecasts) > 1:
+        spacing = np.diff([f.stamp_ns for f in forecasts]) / 1e9
+        rows.append(['rate', f'{1 / np.median(spacing):.1f} Hz'])
+    latency = list(report.summary.get('latency_ms', {}).values())
+    if latency:
+        rows.append(['stamp to publish p50 / p95', f'{np.percentile(latency, 50):.0f} / '
+                     f'{np.percentile(latency, 95):.0f} ms'])
+    if report.scores:
+        for name, key, form in (('recall', 'recall', '.2f'), ('SPA top-6', 'spa_top6', '.0f')):
+            if report.scores.get(key) is not None:
+                unit = ' %' if form == '.0f' else ''
+                rows.append([name, f'{report.scores[key]:{form}}{unit}'])
+    return rows
+
+
+def foot(report: Report) -> str:
+    """Return what the model was and in which precision its stages ran."""
+    last = report.forecasts[-1]
+    stages = ', '.join(f'{stage} {form}' for stage, form in sorted(last.precision.items()))
+    return (f'Model {last.model_hash or "unknown"} · {stages} · forecasts in base_link at the '
+            'stamp, 3 s ahead · paths fade with their probability · the ellipse is two standard '
+            'deviations of the likeliest path\'s end')
+
+
+def telling_window(report: Report) -> int:
+    """Return the window to open with: a valid one in which most agents move, near and seen."""
+    best, most = 0, -1.0
+    for i, forecast in enumerate(report.forecasts):
+        moving = sum(min(float(np.hypot(*a.velocity_mps)), 5.0) + 1.0 for a in forecast.agents
+                     if a.score > 0.3 and np.hypot(*a.pose[:2]) < 35)
+        if forecast.valid and moving > most:
+            best, most = i, moving
+    return best
+
+
+def write_page(report: Report, path: Path) -> int:
+    """Write the page; return its size in bytes."""
+    data = json.dumps(page_data(report), separators=(',', ':'), allow_nan=False)
+    # A script element ends at '</' whatever stands around it.
+    html = PAGE.read_text(encoding='utf-8').replace('__DATA__', data.replace('</', '<\\/'))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding='utf-8')
+    return len(html.encode())
