@@ -9,7 +9,7 @@ from bags import jpeg, PERIOD_NS, rich_forecast, small_rig, START_NS
 from wm_ros.data.bag import BagError, BagReader, BagWriter, base_from_frame
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.sim_bag import (
-    _static_transforms, camera_info_message, odometry_message, optical_frame, scaled)
+    static_transforms, camera_info_message, odometry_message, optical_frame, scaled)
 from wm_ros.data.truth import truth_from_message, truth_message
 from wm_ros.messages import (
     agents_message, flow_message, forecast_from_messages, FrameOfReference, grid_message,
@@ -122,7 +122,7 @@ def write_inputs(path, rig, storage='mcap', frames=3):
     types, known = bag_types(), typestore().types
     with BagWriter(path, storage) as writer:
         writer.note('cameras', ' '.join(rig.names))
-        writer.write('/tf_static', START_NS, _static_transforms(rig, START_NS), latched=True)
+        writer.write('/tf_static', START_NS, static_transforms(rig, START_NS), latched=True)
         for i in range(frames):
             stamp = START_NS + i * PERIOD_NS
             writer.write('/odometry', stamp, odometry_message(

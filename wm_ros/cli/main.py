@@ -21,6 +21,7 @@ COMMANDS = {
     'replay': 'run the model over a bag and write what the node would have published',
     'report': 'make a page to look at from a bag of forecasts',
     'evaluate': 'score forecasts, with baselines beside them',
+    'kitti': 'write a bag of a KITTI drive',
     'bench': 'measure latency by stage, memory and precision',
     'params': "print the node's parameters",
     'train': 'train a model on simulated drives',

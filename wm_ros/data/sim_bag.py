@@ -81,7 +81,7 @@ def write_drive(path: Path | str, settings: DriveSettings, storage: str = 'mcap'
     with BagWriter(path, storage) as writer:
         writer.note('simulated', settings.text())
         writer.note('cameras', ' '.join(rig.names))
-        writer.write('/tf_static', stamps[0], _static_transforms(rig, stamps[0]), latched=True)
+        writer.write('/tf_static', stamps[0], static_transforms(rig, stamps[0]), latched=True)
         for i, (pictures, truth) in enumerate(_rendered(settings, drive.n, workers)):
             while odometry and odometry[0].stamp_ns <= stamps[i]:
                 state = odometry.pop(0)
@@ -207,7 +207,8 @@ def camera_info_message(camera: CameraModel, header: Any) -> Any:
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False))
 
 
-def _static_transforms(rig: CameraRig, stamp: int) -> Any:
+def static_transforms(rig: CameraRig, stamp: int) -> Any:
+    """Return the tf2_msgs/TFMessage of all cameras in base_link."""
     types = bag_types()
     transforms = []
     for camera in rig.cameras:
