@@ -47,11 +47,13 @@ from wm_ros.types import (
     ImageForm,
     WindowInfo,
 )
-from wm_ros.window import period_of, skipped_between
+from wm_ros.window import SLOT_NS, held_to_range, skipped_between
 
 NS = 1_000_000_000
 #: Odometry that far from the frame's stamp says nothing about it.
 MAX_EGO_AGE_NS = NS // 5
+#: Periods that a mean is taken over at least.
+MIN_PERIODS = 8
 
 
 @dataclass(frozen=True)
@@ -442,10 +444,17 @@ class Predictor:
             dict(self._backend.precision), stages_ms)
 
     def _period_ns(self) -> int:
-        """Return the period by the stamps in the window; a step over gaps counts as several."""
+        """
+        Return the mean period in the window; masked places count as one period each.
+
+        The mean, because one set a slot of a fast camera comes at uneven steps; 100 ms while
+        there are too few for one.
+        """
         used = [(i, entry.stamp_ns) for i, entry in enumerate(self._entries) if entry.present]
-        return period_of((stamp_b - stamp_a) // (b - a)
-                         for (a, stamp_a), (b, stamp_b) in pairwise(used))
+        places = used[-1][0] - used[0][0] if used else 0
+        if places < MIN_PERIODS:
+            return SLOT_NS
+        return held_to_range((used[-1][1] - used[0][1]) // places)
 
 
 def _at_stamp(ego: EgoState | None, stamp_ns: int) -> EgoState | None:

@@ -20,31 +20,29 @@ from wm_ros.types import WINDOW_FRAMES, Frame, FrameSet
 
 MS = 1_000_000
 SLOT_NS = 100 * MS
-#: Sets closer than this, by the median of their spacing, come from cameras faster than 15 Hz.
+#: A camera whose frames lie closer than this, by the median, is faster than 15 Hz.
 FAST_PERIOD_NS = 58 * MS
 #: The same for a single interval, which jitter moves more.
 FAST_INTERVAL_NS = 52 * MS
 #: A step of more periods than this holds a gap.
 GAP_PERIODS = 1.75
 #: Cameras slower than 10 Hz do not stretch the period: what they leave out are gaps.
-PERIOD_RANGE_NS = (50 * MS, 120 * MS)
+PERIOD_RANGE_NS = (50 * MS, 110 * MS)
 _HISTORY = 9
 
 
 def period_of(intervals_ns: Iterable[int]) -> int:
-    """
-    Return the period of sets this far apart: 100 ms for fewer than three intervals.
-
-    The mean of the middle half: unlike a median it also holds for the uneven steps (80, 120 ms)
-    that one set a slot leaves of a 25 Hz camera.
-    """
+    """Return the period of sets this far apart: their median, 100 ms for fewer than three."""
     intervals = sorted(intervals_ns)
     if len(intervals) < 3:
         return SLOT_NS
-    cut = max(1, len(intervals) // 4)
-    middle = intervals[cut:-cut]
+    return held_to_range(intervals[(len(intervals) - 1) // 2])
+
+
+def held_to_range(period_ns: int) -> int:
+    """Return a period no shorter or longer than what cameras of 10 Hz and more give."""
     low, high = PERIOD_RANGE_NS
-    return min(max(sum(middle) // len(middle), low), high)
+    return min(max(period_ns, low), high)
 
 
 def skipped_between(interval_ns: int, period_ns: int) -> int:
@@ -99,12 +97,13 @@ class Thinning:
     """
     Lets every set through at up to 15 Hz, one a 100 ms slot from faster cameras.
 
-    Of a slot the first whole set is taken, or the first one where none is whole. Fast or not is
-    told by the median spacing of the last sets, so jitter around the limit does not flip it.
+    Of a slot the first whole set is taken, or the first one where none is whole. Fast is told by
+    the median spacing of a camera's own frames: jitter around the limit does not flip it, and
+    cameras out of step are not taken for fast ones.
     """
 
     def __init__(self) -> None:
-        self._stamps: deque[int] = deque(maxlen=_HISTORY + 1)
+        self._stamps: dict[str, deque[int]] = {}
         self._slot: int | None = None   # the slot that is served
         self._held: _Cluster | None = None
 
@@ -114,7 +113,9 @@ class Thinning:
         out = []
         if self._held and self._held.newest_ns // SLOT_NS != stamp // SLOT_NS:
             out += self.release()
-        self._stamps.append(stamp)
+        for camera, item in cluster.frames.items():
+            self._stamps.setdefault(camera, deque(maxlen=_HISTORY + 1)).append(
+                item.frame.stamp_ns)
         slot = stamp // SLOT_NS
         if not self.fast:
             out += self.release()
@@ -138,15 +139,19 @@ class Thinning:
 
     @property
     def fast(self) -> bool:
-        stamps = list(self._stamps)
-        if len(stamps) < 2:
-            return False
-        limit_ns = FAST_PERIOD_NS if len(stamps) > 2 else FAST_INTERVAL_NS
-        return median(b - a for a, b in pairwise(stamps)) < limit_ns
+        """Whether some camera runs faster than 15 Hz."""
+        return any(_is_fast(stamps) for stamps in self._stamps.values())
 
     @property
     def held(self) -> _Cluster | None:
         return self._held
+
+
+def _is_fast(stamps: Iterable[int]) -> bool:
+    intervals = [b - a for a, b in pairwise(stamps)]
+    if not intervals:
+        return False
+    return median(intervals) < (FAST_PERIOD_NS if len(intervals) > 1 else FAST_INTERVAL_NS)
 
 
 class FrameBuffer:
@@ -160,7 +165,7 @@ class FrameBuffer:
     """
 
     def __init__(self, cameras: Iterable[str], tolerance_ns: int = 20 * MS,
-                 deadline_ns: int = 60 * MS, jump_back_ns: int = 1000 * MS,
+                 deadline_ns: int = 90 * MS, jump_back_ns: int = 1000 * MS,
                  jump_ahead_ns: int = WINDOW_FRAMES * SLOT_NS, max_ready: int = 20) -> None:
         self.cameras = tuple(cameras)
         self.tolerance_ns = tolerance_ns
@@ -276,7 +281,9 @@ class FrameBuffer:
             if stamp <= self._last_ns:  # an older set closed late; the model's time only goes on
                 return
             interval = stamp - self._last_ns
-            skipped = skipped_between(interval, period_of(self._intervals))
+            # One set a slot is uneven (50 to 150 ms at 20 Hz) around a period that is known.
+            period = SLOT_NS if self._thinning.fast else period_of(self._intervals)
+            skipped = skipped_between(interval, period)
             self._intervals.append(interval)
         self._last_ns = stamp
         frames = {camera: cluster.frames[camera].frame

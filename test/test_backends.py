@@ -1,0 +1,183 @@
+"""Backends: selection, the same numbers from each, steady buffers, named refusals."""
+
+import importlib.util
+import tracemalloc
+
+import numpy as np
+import pytest
+from fakes import CHANNELS, make_fake_artifact
+
+from wm_ros.runtime import backend as be
+from wm_ros.runtime.artifact import load_artifact, write_manifest
+from wm_ros.runtime.backend import Backend, BackendError, create_backend
+from wm_ros.runtime.contract import GRAPHS
+
+INSTALLED = [name for name in ('openvino', 'onnxruntime')
+             if importlib.util.find_spec(name) is not None]
+
+
+@pytest.fixture(scope='module')
+def artifact(tmp_path_factory):
+    return load_artifact(make_fake_artifact(tmp_path_factory.mktemp('artifact') / 'fake'))
+
+
+@pytest.fixture(params=INSTALLED)
+def backend(request, artifact):
+    made = create_backend(request.param, artifact, cameras=2, plans=3, threads=1)
+    yield made
+    made.close()
+
+
+def random_inputs(artifact, graph, seed=0, cameras=2, plans=3):
+    rng = np.random.default_rng(seed)
+    out = {}
+    for item in artifact.specs[graph].inputs:
+        shape = item.resolve(N=cameras, P=plans)
+        if item.name == 'lift_index':
+            out[item.name] = rng.integers(0, cameras * 1000, shape, dtype=np.int32)
+        elif item.dtype == 'uint8':
+            out[item.name] = rng.integers(0, 256, shape, dtype=np.uint8)
+        else:
+            out[item.name] = rng.uniform(0.1, 1, shape).astype(item.dtype)
+    return out
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_shapes_and_types_are_those_of_the_contract(backend, artifact, graph):
+    assert isinstance(backend, Backend)
+    outputs = backend.run(graph, random_inputs(artifact, graph))
+    assert set(outputs) == {item.name for item in artifact.specs[graph].outputs}
+    for item in artifact.specs[graph].outputs:
+        item.check(outputs[item.name], N=2, P=3)
+
+
+@pytest.mark.skipif(len(INSTALLED) < 2, reason='needs openvino and onnxruntime')
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_backends_agree(artifact, graph):
+    results = []
+    for name in INSTALLED:
+        made = create_backend(name, artifact, cameras=2, plans=3, threads=1)
+        results.append({key: value.copy() for key, value
+                        in made.run(graph, random_inputs(artifact, graph)).items()})
+        made.close()
+    for key in results[0]:
+        np.testing.assert_allclose(results[0][key], results[1][key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_every_input_counts(backend, artifact, graph):
+    inputs = random_inputs(artifact, graph)
+    before = {key: value.copy() for key, value in backend.run(graph, inputs).items()}
+    for name in inputs:
+        changed = {**inputs, name: random_inputs(artifact, graph, seed=1)[name]}
+        after = backend.run(graph, changed)
+        assert any((after[key] != before[key]).any() for key in before), name
+    again = backend.run(graph, inputs)
+    assert all((again[key] == before[key]).all() for key in before)
+
+
+def test_values_changed_in_place_and_views_are_seen(backend, artifact):
+    inputs = random_inputs(artifact, 'fold')
+    ring = np.zeros((32, *inputs['memory'].shape[1:]), dtype=np.float32)
+    ring[5:21] = inputs['memory']
+    direct = backend.run('fold', inputs)['latent'].copy()
+    view = backend.run('fold', {**inputs, 'memory': ring[5:21]})['latent'].copy()
+    np.testing.assert_array_equal(view, direct)
+    ring[5:21] *= 2
+    assert (backend.run('fold', {**inputs, 'memory': ring[5:21]})['latent'] != direct).any()
+
+
+def test_outputs_live_in_the_same_arrays_and_nothing_is_allocated(backend, artifact):
+    inputs = random_inputs(artifact, 'rollout')
+    first = backend.run('rollout', inputs)
+    addresses = {key: value.ctypes.data for key, value in first.items()}
+    for _ in range(3):
+        backend.run('rollout', inputs)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(20):
+        outputs = backend.run('rollout', inputs)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert {key: value.ctypes.data for key, value in outputs.items()} == addresses
+    assert grown < 20_000    # one set of outputs has 3 MB
+
+
+@pytest.mark.parametrize('change,wanted', [
+    ({'plans': np.zeros((2, 6, 3), np.float32)}, r'plans: want float32 \(3, 6, 3\), got .*2, 6'),
+    ({'plans': np.zeros((3, 6, 3))}, 'got float64'),
+    ({'plans': np.zeros((3, 3, 6), np.float32).transpose(0, 2, 1)}, 'C-contiguous'),
+])
+def test_inputs_that_do_not_fit_are_refused(backend, artifact, change, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        backend.run('rollout', {**random_inputs(artifact, 'rollout'), **change})
+    with pytest.raises(ValueError, match='no input plans'):
+        backend.run('rollout', {key: value for key, value
+                                in random_inputs(artifact, 'rollout').items() if key != 'plans'})
+
+
+def test_executed_precision_is_told(backend):
+    assert set(backend.precision) == set(GRAPHS)
+    assert set(backend.precision.values()) <= {'f32', 'f16', 'bf16', 'i8'}
+
+
+def test_closing_twice_does_nothing(artifact):
+    for name in INSTALLED:
+        made = create_backend(name, artifact, cameras=1)
+        made.close()
+        made.close()
+
+
+def test_auto_takes_an_installed_one_and_says_why(artifact):
+    said = []
+    made = create_backend('auto', artifact, cameras=1, log=said.append)
+    made.close()
+    name, reason = be.resolve('auto')
+    assert made.name == name and name in be.AUTO_ORDER
+    assert 'first of those installed' in reason
+    assert len(said) == 1 and name in said[0] and reason in said[0] and 'encode=f32' in said[0]
+
+
+def test_auto_names_what_is_absent(monkeypatch):
+    monkeypatch.setattr(be.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(BackendError, match='openvino: no module .*onnxruntime: no module'):
+        be.resolve('auto')
+
+
+def test_an_unknown_backend_and_an_unknown_option_are_refused(artifact):
+    with pytest.raises(BackendError, match="backend 'tvm': want auto or one of openvino"):
+        create_backend('tvm', artifact, cameras=1)
+    for name in INSTALLED:
+        with pytest.raises(BackendError, match="option 'colour', want"):
+            create_backend(name, artifact, cameras=1, options={'colour': 1})
+
+
+def test_a_backend_whose_library_is_absent_is_refused_by_name(artifact, monkeypatch):
+    real = be.importlib.util.find_spec
+    monkeypatch.setattr(be.importlib.util, 'find_spec',
+                        lambda name: None if name == 'openvino' else real(name))
+    with pytest.raises(BackendError, match='no module openvino, want it installed'):
+        create_backend('openvino', artifact, cameras=1)
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+@pytest.mark.parametrize('data', [b'no onnx at all', b''])
+def test_a_graph_that_is_none_is_refused(tmp_path, name, data):
+    folder = make_fake_artifact(tmp_path / 'fake')
+    (folder / 'fold.onnx').write_bytes(data)
+    write_manifest(folder, {
+        'channels': CHANNELS, 'score_threshold': 0.3, 'observed_threshold': 0.0,
+        'precision': dict.fromkeys(GRAPHS, 'f32')})
+    with pytest.raises(BackendError, match=f'{name}: .*fold'):
+        create_backend(name, load_artifact(folder), cameras=1)
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_a_graph_with_other_tensors_is_refused(tmp_path, name):
+    folder = make_fake_artifact(tmp_path / 'fake')
+    (folder / 'fold.onnx').write_bytes((folder / 'encode.onnx').read_bytes())
+    write_manifest(folder, {
+        'channels': CHANNELS, 'score_threshold': 0.3, 'observed_threshold': 0.0,
+        'precision': dict.fromkeys(GRAPHS, 'f32')})
+    with pytest.raises(BackendError, match='fold has .*images.*, want .*now_from_frame'):
+        create_backend(name, load_artifact(folder), cameras=1)
