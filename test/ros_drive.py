@@ -145,6 +145,14 @@ class Drive:
         wait_for(lambda: all(entry.get_subscription_count() for entry in publishers), timeout_s,
                  'the node to subscribe')
 
+    def calibrate(self) -> None:
+        """Publish CameraInfo and a first odometry; wait until the node has them."""
+        self.send_info()
+        self.send_odometry(self.stamp_ns)
+        for name in self.rig.names:
+            self.wait_status(f'camera {name}', 1, 'waiting for the first image')
+        self.wait_status('odometry', 0)
+
     def send_info(self, **changes: CameraInfo) -> None:
         """Publish CameraInfo for every camera, `changes` by name instead of the right ones."""
         for camera in self.rig.cameras:
@@ -177,13 +185,20 @@ class Drive:
                 self.images[name].publish(edited)
         return self.stamp_ns
 
-    def run(self, sets: int, period_s: float = 0.1, **options: Any) -> list[int]:
-        """Publish sets at a rate; return their stamps."""
+    def run(self, sets: int, period_s: float | None = None, **options: Any) -> list[int]:
+        """
+        Publish sets and return their stamps.
+
+        Each waits for the forecast of the one before, or, with `period_s`, for nobody.
+        """
         stamps = []
         began = time.monotonic()
         for number in range(sets):
             stamps.append(self.send_set(**options))
-            time.sleep(max(0.0, began + (number + 1) * period_s - time.monotonic()))
+            if period_s is None:
+                self.forecast(stamps[-1])
+            else:
+                time.sleep(max(0.0, began + (number + 1) * period_s - time.monotonic()))
         return stamps
 
     def stamps(self, output: str = 'agents') -> list[int]:

@@ -1,18 +1,28 @@
-"""The node on real DDS with the tiny artifact: what it publishes, and how it lives."""
+"""The node on real DDS with the tiny artifact: what it publishes, what it takes, how it lives."""
 
 from __future__ import annotations
 
+import array
+import time
+
+import numpy as np
 import pytest
-from fakes import make_fake_artifact, make_rig
+from fakes import make_fake_artifact, make_rig, picture
 
 pytest.importorskip('rclpy')
 
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_drive import Drive, Ros, parameters, write_rig
+from rclpy.parameter import Parameter
+from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, wait_for, write_rig
+from sensor_msgs.msg import Image
+from wm_ros.msg import EgoPlan, WindowInfo
 
+from wm_ros.messages import MessageTypes
+from wm_ros.ros.convert import message_types
 from wm_ros.ros.node import WorldModelNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+OK, WARN, ERROR = 0, 1, 2
 
 
 @pytest.fixture(scope='module')
@@ -22,15 +32,18 @@ def artifact(tmp_path_factory):
 
 @pytest.fixture
 def world(tmp_path, artifact):
-    """Yield a function that starts a node (autostart) and its drive."""
+    """Yield a function that starts a node and its drive, each in a context of its own."""
     rig = make_rig(2)
     with Ros() as inside, Ros() as outside:
-        def start(outputs=('agents',), rig=rig, **values):
+        def start(outputs=('agents',), connect=True, **values):
             values = {'autostart': True, 'artifact': artifact, 'threads': 1,
                       'rig_file': write_rig(rig, tmp_path), **values}
             node = inside.add(WorldModelNode(
                 context=inside.context, parameter_overrides=parameters(**values)))
             drive = Drive(outside, rig, outputs=outputs)
+            if connect:
+                drive.wait_connected()
+                drive.calibrate()
             return node, drive
         yield start
 
@@ -38,15 +51,324 @@ def world(tmp_path, artifact):
 def test_forecasts_every_set_with_all_outputs(world):
     outputs = ('agents', 'occupancy', 'flow', 'occupancy_grid', 'risk_grid', 'markers')
     _, drive = world(outputs)
-    drive.wait_connected()
-    drive.send_info()
-    stamps = drive.run(20)
+    stamps = drive.run(18)
     last = drive.forecast(stamps[-1])
     assert drive.stamps() == stamps
-    assert last.info.valid, last.info.invalid_reasons
+    assert [msg.info.valid for msg in drive.got['agents']] == [False] * 13 + [True] * 5
     assert last.header.frame_id == 'base_link'
-    for name in outputs[1:]:
-        if name != 'markers':
-            drive.forecast(stamps[-1], name)
-    assert drive.got['markers']
-    assert [bool(msg.info.valid) for msg in drive.got['agents'][:14]] == [False] * 13 + [True]
+    assert last.info.odom_known and last.info.odom_frame == 'odom'
+    assert last.info.odom_from_base_link.position.x == pytest.approx(0.5 * 18)
+    assert last.info.ego_plan.source == EgoPlan.SOURCE_CONSTANT_TURN_RATE
+    # 5 m/s straight on, 0.5 s apart.
+    assert [pose.position.x for pose in last.info.ego_plan.poses] == pytest.approx(
+        [2.5, 5.0, 7.5, 10.0, 12.5, 15.0], abs=1e-4)
+    assert last.agents
+    for name in outputs[1:5]:
+        drive.forecast(stamps[-1], name)
+    # An invalid forecast is on no grid: that type cannot say so.
+    assert drive.stamps('occupancy_grid') == stamps[13:]
+    assert len(drive.got['markers'][-1].markers) > 2 * len(last.agents)
+
+
+def test_nothing_of_load_or_wall_clock_is_in_the_messages(world):
+    """Two runs over the same stamps, one hurried and one slow, publish equal messages."""
+    _, drive = world(('agents', 'occupancy'))
+    runs = []
+    for period_s in (None, 0.08):
+        for name in ('agents', 'occupancy'):
+            drive.got[name].clear()
+        drive.stamp_ns, drive.sets = drive.start_ns, 0
+        last = drive.run(16, period_s)[-1]
+        runs.append((drive.forecast(last, 'occupancy'), drive.forecast(last)))
+    assert runs[0][0] == runs[1][0]
+    for agent in (*runs[0][1].agents, *runs[1][1].agents):
+        agent.uuid = np.zeros(16, np.uint8)   # ids are of the associator, which goes on counting
+    assert runs[0][1] == runs[1][1]
+
+
+def test_unknown_encoding_is_named_and_recovers(world):
+    _, drive = world(('agents',), image_transport=['raw', 'compressed'])
+    raw = drive.raw_images['camera_0']
+    drive.edit = lambda name, msg: None if name == 'camera_0' else msg
+
+    def send(encoding):
+        stamp = drive.stamp_ns + NS // 10
+        pixels = picture(drive.sets, 640, 360)
+        msg = Image(width=640, height=360, step=1920, encoding=encoding,
+                    data=array.array('B', pixels.tobytes()))
+        set_stamp(msg, stamp)
+        raw.publish(msg)
+        return drive.send_set()
+
+    for _ in range(16):
+        last = drive.forecast(send('rgb8'))
+    assert last.info.valid
+    bad = drive.forecast(send('bayer_magic'))
+    assert not bad.info.valid
+    assert "encoding 'bayer_magic', want one of rgb8" in bad.info.invalid_reasons[0]
+    assert list(bad.info.window.camera_states) == [WindowInfo.CAMERA_CORRUPT, WindowInfo.CAMERA_OK]
+    drive.wait_status('camera camera_0', ERROR, "encoding 'bayer_magic'")
+    assert drive.forecast(send('bgr8')).info.valid
+
+
+def test_truncated_jpeg_is_named_and_recovers(world):
+    _, drive = world()
+    drive.run(16)
+
+    def cut(name, msg):
+        if name == 'camera_1':
+            msg.data = msg.data[:len(msg.data) // 2]
+        return msg
+
+    drive.edit = cut
+    bad = drive.forecast(drive.send_set())
+    assert not bad.info.valid
+    assert 'camera_1' in bad.info.invalid_reasons[0] and 'truncated' in bad.info.invalid_reasons[0]
+    drive.wait_status('camera camera_1', ERROR, 'corrupt')
+    drive.edit = lambda name, msg: msg
+    assert drive.forecast(drive.send_set()).info.valid
+
+
+def test_wrong_size_is_named_and_recovers(world):
+    from ros_drive import jpeg
+    _, drive = world()
+    drive.run(16)
+
+    def small(name, msg):
+        if name == 'camera_0':
+            msg.data = array.array('B', jpeg(1, 320, 180))
+        return msg
+
+    drive.edit = small
+    bad = drive.forecast(drive.send_set())
+    assert not bad.info.valid
+    assert 'a picture of 320x180, want 640x360' in bad.info.invalid_reasons[0]
+    drive.edit = lambda name, msg: msg
+    assert drive.forecast(drive.send_set()).info.valid
+
+
+def test_missing_camera_info_and_bad_k_keep_the_camera_out(world):
+    _, drive = world(connect=False)
+    drive.wait_connected()
+    bad = info_of(drive.rig.cameras[1])
+    bad.k[0] = float('nan')
+    drive.send_info(camera_1=bad)
+    stamps = drive.run(16)
+    drive.wait_status('camera camera_1', ERROR, 'CameraInfo of camera_1: k')
+    forecast = drive.forecast(stamps[-1])
+    assert not forecast.info.valid
+    assert forecast.info.window.camera_states[1] == WindowInfo.CAMERA_UNCALIBRATED
+    assert 'camera_1: k' in ' '.join(forecast.info.invalid_reasons)
+    drive.send_info()
+    wait_for(lambda: 'ok' == next(
+        (value.value for value in drive.status('camera camera_1').values
+         if value.key == 'calibration'), ''), 5.0, 'the calibration')
+    stamps = drive.run(16)
+    assert drive.forecast(stamps[-1]).info.valid
+
+
+def test_no_camera_info_at_all_publishes_invalid_forecasts_that_say_so(world):
+    _, drive = world(connect=False)
+    drive.wait_connected()
+    stamp = drive.send_set()
+    forecast = drive.forecast(stamp)
+    assert 'camera camera_0: no CameraInfo yet' in forecast.info.invalid_reasons
+    drive.wait_status('camera camera_0', ERROR, 'no CameraInfo yet')
+
+
+def test_missing_camera_is_reported_within_two_periods_and_comes_back(world):
+    _, drive = world()
+    stamps = drive.run(16, 0.1)
+    assert drive.forecast(stamps[-1]).info.valid
+    began = time.monotonic()
+    drive.diagnostics.clear()
+    missed = drive.run(4, 0.1, skip=('camera_1',))
+
+    def told():
+        return any(entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR])
+                   for msg in drive.diagnostics for entry in msg.status)
+
+    assert told()
+    first = next(msg for msg in drive.diagnostics for entry in msg.status
+                 if entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR]))
+    # The last image came one period before `began`; the report's stamp is the node's time.
+    delay_s = (first.header.stamp.sec + first.header.stamp.nanosec / NS) - time.time() + (
+        time.monotonic() - began)
+    assert delay_s < 0.15    # 0.1 s after the last image, plus 0.1 s, less half a period's grace
+    forecast = drive.forecast(missed[-1])
+    assert not forecast.info.valid
+    assert forecast.info.window.camera_states[1] == WindowInfo.CAMERA_MISSING
+    assert 'camera camera_1: no frame in the set' in forecast.info.invalid_reasons
+    assert drive.forecast(drive.run(1)[0]).info.valid
+    drive.wait_status('camera camera_1', OK)
+
+
+def test_a_given_plan_is_used_until_it_is_too_old(world):
+    _, drive = world()
+    drive.run(15)
+    types: MessageTypes = message_types()
+    stamp = drive.stamp_ns + NS // 10
+    plan = EgoPlan(header=types.header(stamp, 'base_link'),
+                   times_from_start=[types.duration(NS // 2 * i) for i in range(1, 7)],
+                   poses=[types.pose(1.0 * i, 0.1 * i, 0.0) for i in range(1, 7)])
+    drive.plan.publish(plan)
+    time.sleep(0.1)
+    used = drive.forecast(drive.send_set()).info.ego_plan
+    assert used.source == EgoPlan.SOURCE_GIVEN
+    assert [pose.position.y for pose in used.poses] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], abs=1e-5)
+    stamps = drive.run(12)
+    assert drive.forecast(stamps[0]).info.ego_plan.source == EgoPlan.SOURCE_GIVEN
+    late = drive.forecast(stamps[-1]).info.ego_plan
+    assert late.source == EgoPlan.SOURCE_CONSTANT_TURN_RATE
+    entry = drive.wait_status('window', OK)
+    assert any(value.key == 'plan_problem' and 'old, want at most 1 s' in value.value
+               for msg in drive.diagnostics for status in msg.status
+               if status.name.endswith('window') for value in status.values), entry
+
+
+def test_without_odometry_the_forecast_says_so(world):
+    _, drive = world()
+    stamps = drive.run(16, odometry=False)
+    forecast = drive.forecast(stamps[-1])
+    assert forecast.info.valid and not forecast.info.odom_known
+    assert forecast.info.ego_plan.source == EgoPlan.SOURCE_NONE
+    drive.wait_status('odometry', WARN, 'no odometry')
+
+
+def test_required_odometry_makes_its_lack_invalid(world):
+    _, drive = world(odometry='required')
+    stamps = drive.run(16, odometry=False)
+    assert drive.forecast(stamps[-1]).info.invalid_reasons == [
+        'odometry: missing in the window, and it is required']
+
+
+def test_a_clock_that_steps_back_starts_a_new_window(world):
+    _, drive = world()
+    drive.forecast(drive.run(16)[-1])
+    drive.stamp_ns = drive.start_ns
+    del drive.got['agents'][:]
+    drive.run(14)
+    used = [msg.info.window.frames_used for msg in drive.got['agents']]
+    assert used == list(range(1, 15))
+    assert drive.got['agents'][-1].info.valid
+
+
+def test_output_in_the_odometry_frame(world):
+    _, drive = world(output_frame='odom')
+    last = drive.forecast(drive.run(16)[-1])
+    assert last.header.frame_id == 'odom'
+    # The vehicle stands at x = 8 m there; the plan begins from it.
+    assert last.info.ego_plan.poses[0].position.x == pytest.approx(8.0 + 2.5, abs=1e-4)
+
+
+def test_parameters_change_together_or_not_at_all(world):
+    node, drive = world()
+    result = node.set_parameters_atomically([
+        Parameter('min_frames', value=3), Parameter('max_gap_periods', value=99.0)])
+    assert not result.successful
+    assert '15.0' in result.reason and '99.0' in result.reason
+    assert node.get_parameter('min_frames').value == 14
+    result = node.set_parameters_atomically([
+        Parameter('min_frames', value=3), Parameter('output_frame', value='moon')])
+    assert not result.successful and "want one of base, odom, got 'moon'" in result.reason
+    assert node.get_parameter('min_frames').value == 14
+    result = node.set_parameters_atomically([Parameter('threads', value=3)])
+    assert not result.successful and 'read-only' in result.reason
+    assert node.set_parameters_atomically([Parameter('min_frames', value=3)]).successful
+    stamps = drive.run(3)
+    assert drive.forecast(stamps[-1]).info.valid
+
+
+@pytest.mark.parametrize(('values', 'wanted'), [
+    ({'threads': -1}, 'parameter threads: want at least 0, got -1'),
+    ({'min_frames': 3.5}, 'parameter min_frames: want integer, got 3.5'),
+    ({'backend': 'abacus'}, "parameter backend: want one of auto, openvino"),
+    ({'min_frame': 3}, 'parameter min_frame: unknown; did you mean min_frames?'),
+    ({'artifact': '/nowhere'}, '/nowhere/manifest.json: No such file or directory'),
+    ({'rig_file': '/nowhere.yaml'}, '/nowhere.yaml: No such file or directory, want a readable'),
+    ({'rig_file': ''}, "parameter rig_file: want a YAML file with the cameras, got ''"),
+    ({'cameras': ['rear']}, 'parameter cameras: want names of'),
+    ({'image_transport': ['raw'] * 3}, 'parameter image_transport: want 1 or 2 words, got 3'),
+])
+def test_configure_fails_naming_found_and_wanted(world, values, wanted):
+    node, drive = world(connect=False, autostart=False, **values)
+    assert node.trigger_configure() == FAILURE
+    assert wanted in node.health.error
+    drive.wait_status('node', ERROR, wanted)
+    assert [name for name, _ in node.get_publisher_names_and_types_by_node(
+        'world_model', '/') if name.startswith('/world_model/agents')] == []
+
+
+def test_a_flipped_byte_in_the_model_is_found(world, artifact, tmp_path):
+    copy = tmp_path / 'copy'
+    copy.mkdir()
+    from pathlib import Path
+    for file in Path(artifact).iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    data = bytearray((copy / 'fold.onnx').read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / 'fold.onnx').write_bytes(data)
+    node, _ = world(connect=False, autostart=False, artifact=str(copy))
+    assert node.trigger_configure() == FAILURE
+    assert 'fold.onnx: SHA-256' in node.health.error and 'want' in node.health.error
+
+
+def test_every_transition_can_be_walked_again(world):
+    node, drive = world(connect=False, autostart=False)
+    for _ in range(3):
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        drive.wait_connected()
+        drive.calibrate()
+        drive.run(2)
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        stamps = drive.run(2)
+        # Active again means an empty window, though the calibration is kept.
+        assert drive.forecast(stamps[0]).info.window.frames_used == 1
+        drive.send_set()    # in the middle of inference
+        began = time.monotonic()
+        assert node.trigger_deactivate() == SUCCESS
+        assert time.monotonic() - began < 2.0
+        assert node.trigger_cleanup() == SUCCESS
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert node.finalized
+
+
+def test_a_transition_that_raises_fails_with_its_cause(world, monkeypatch):
+    node, drive = world(connect=False, autostart=False)
+    assert node.trigger_configure() == SUCCESS
+
+    def broken():
+        raise MemoryError('no room for the window')
+
+    monkeypatch.setattr(node.pipeline, 'start', broken)
+    assert node.trigger_activate() == FAILURE
+    drive.wait_status('node', ERROR, 'on_activate: no room for the window')
+    monkeypatch.undo()
+    assert node.trigger_activate() == SUCCESS
+    drive.wait_status('node', OK, 'active')
+
+
+def test_failing_inference_is_reported_and_deactivates_the_node(world, monkeypatch):
+    node, drive = world()
+
+    def broken(frames, ego):
+        raise RuntimeError('device lost')
+
+    monkeypatch.setattr(node.pipeline.engine, 'encode', broken)
+    drive.run(8, 0.03)
+    drive.wait_status('node', WARN, 'deactivated itself: RuntimeError: device lost')
+    monkeypatch.undo()
+    assert node.trigger_activate() == SUCCESS
+    drive.forecast(drive.run(2)[-1])
+
+
+def test_incompatible_qos_reaches_diagnostics_with_both_profiles(world):
+    _, drive = world(**{'qos_overrides./odometry.subscription.reliability': 'reliable'},
+                     connect=False)
+    drive.wait_status('node', WARN, '/odometry: incompatible QoS (RELIABILITY)')
+    message = drive.status('node').message
+    assert 'drive best_effort' in message and 'world_model reliable' in message

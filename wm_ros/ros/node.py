@@ -58,11 +58,11 @@ def reported(transition: Transition) -> Transition:
     def wrapped(self: WorldModelNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             result = transition(self, state)
-            self._health.error = ''
+            self.health.error = ''
             return result
         except Exception as err:
-            self._health.error = f'{transition.__name__}: {err or type(err).__name__}'
-            self.get_logger().error(self._health.error)
+            self.health.error = f'{transition.__name__}: {err or type(err).__name__}'
+            self.get_logger().error(self.health.error)
             # A thread that does not come back leaves nothing to go on with.
             return (TransitionCallbackReturn.ERROR if isinstance(err, ThreadLeftError)
                     else TransitionCallbackReturn.FAILURE)
@@ -82,10 +82,10 @@ class WorldModelNode(LifecycleNode):
 
     def __init__(self, node_name: str = 'world_model', **kwargs: Any) -> None:
         super().__init__(node_name, **kwargs)
-        self._health = NodeHealth()
+        self.health = NodeHealth()
         self._problems = parameters.declare(self)
         self.add_on_set_parameters_callback(self._parameters_set)
-        self._pipeline: Pipeline | None = None
+        self.pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._tf: Any = None
         self._inputs: list[Any] = []
@@ -118,47 +118,47 @@ class WorldModelNode(LifecycleNode):
         except BaseException:
             self._release()
             raise
-        self._health.state = 'inactive'
+        self.health.state = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the inference thread with an empty window."""
-        self._pipeline.start()
-        self._health.state = 'active'
+        self.pipeline.start()
+        self.health.state = 'active'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Join the inference thread."""
         self._stop()
-        self._health.state = 'inactive'
+        self.health.state = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Destroy what `on_configure` created."""
         self._release()
-        self._health.state = 'unconfigured'
+        self.health.state = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Join the inference thread and destroy everything."""
         self._release()
-        self._health.state = 'finalized'
+        self.health.state = 'finalized'
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Go back to unconfigured, with nothing held."""
         self._release()
-        self._health.state = 'unconfigured'
+        self.health.state = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
     @property
     def finalized(self) -> bool:
         """Tell whether the node was shut down through its lifecycle."""
-        return self._health.state == 'finalized'
+        return self.health.state == 'finalized'
 
     def destroy_node(self) -> None:
         """Join the thread and free everything, whatever the state."""
@@ -182,11 +182,11 @@ class WorldModelNode(LifecycleNode):
         engine = Engine(settings, rig, time.monotonic_ns, log.info)
         log.info(f'model ready after {time.monotonic() - began:.1f} s')
         self._outputs = Outputs(self, self._incompatible)
-        self._pipeline = Pipeline(
+        self.pipeline = Pipeline(
             settings, calibration, engine, time.monotonic_ns,
             lambda: self.get_clock().now().nanoseconds, self._publish)
         self._subscribe(settings, rig.names)
-        self._health.facts = {
+        self.health.facts = {
             'artifact': str(engine.artifact.path), 'model_hash': engine.artifact.hash,
             'backend': engine.backend.name,
             **{f'precision.{graph}': form for graph, form in engine.backend.precision.items()}}
@@ -197,7 +197,7 @@ class WorldModelNode(LifecycleNode):
 
         from wm_ros.msg import EgoPlan
 
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         for camera in cameras:
             if settings.transport_of(camera, cameras) == 'raw':
                 self._listen(Image, settings.image_topic.format(camera=camera),
@@ -223,8 +223,8 @@ class WorldModelNode(LifecycleNode):
             try:
                 callback(msg)
             except Exception as err:  # the process never dies of its input
-                self._health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
-                self.get_logger().error(self._health.warnings[topic], throttle_duration_sec=5.0)
+                self.health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
+                self.get_logger().error(self.health.warnings[topic], throttle_duration_sec=5.0)
 
         self._inputs.append(self.create_subscription(
             message, topic, guarded, qos,
@@ -233,13 +233,13 @@ class WorldModelNode(LifecycleNode):
             qos_overriding_options=QoSOverridingOptions.with_default_policies()))
 
     def _stop(self) -> None:
-        if self._pipeline and not self._pipeline.stop():
+        if self.pipeline and not self.pipeline.stop():
             raise ThreadLeftError('the inference library did not return within 1.5 s; its thread '
                                   'was left behind')
 
     def _release(self) -> None:
         """Let go of everything that `_configure` made, in any state."""
-        pipeline, self._pipeline = self._pipeline, None
+        pipeline, self.pipeline = self.pipeline, None
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs.clear()
@@ -251,13 +251,13 @@ class WorldModelNode(LifecycleNode):
         if self._tf:
             self._tf.close()
             self._tf = None
-        self._health.facts = {}
-        self._health.warnings.clear()
+        self.health.facts = {}
+        self.health.warnings.clear()
 
     # Events.
 
     def _publish(self, forecast: Any) -> Any:
-        pipeline, outputs = self._pipeline, self._outputs
+        pipeline, outputs = self.pipeline, self._outputs
         if pipeline is None or outputs is None:
             return forecast
         return outputs.publish(forecast, pipeline.settings, pipeline.odom_frame)
@@ -268,14 +268,15 @@ class WorldModelNode(LifecycleNode):
         problems = parameters.problems_of(values)
         if problems:
             return SetParametersResult(successful=False, reason='; '.join(problems))
-        if self._pipeline and values:
-            self._pipeline.change(parameters.changed(self._pipeline.settings, values))
+        if self.pipeline and values:
+            self.pipeline.change(parameters.changed(self.pipeline.settings, values))
         return SetParametersResult(successful=True)
 
     def _incompatible(self, topic: str, event: Any) -> None:
         """Put the profiles of both sides into diagnostics."""
         ours = self.resolve_topic_name(topic)
-        policy = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
+        kind = event.last_policy_kind
+        policy = str(getattr(kind, 'name', kind)).removeprefix('RMW_QOS_POLICY_')
         sides = []
         for title, found in (('publishers', self.get_publishers_info_by_topic(ours)),
                              ('subscribers', self.get_subscriptions_info_by_topic(ours))):
@@ -283,29 +284,29 @@ class WorldModelNode(LifecycleNode):
                         f'{info.qos_profile.reliability.name.lower()} '
                         f'{info.qos_profile.durability.name.lower()}' for info in found]
             sides.append(f'{title}: {", ".join(profiles) or "none"}')
-        self._health.warnings[f'qos {topic}'] = (
+        self.health.warnings[f'qos {topic}'] = (
             f'{ours}: incompatible QoS ({policy}); {"; ".join(sides)}')
-        self.get_logger().warning(self._health.warnings[f'qos {topic}'])
+        self.get_logger().warning(self.health.warnings[f'qos {topic}'])
         self._report_soon = True
 
     def _clock_jumped(self, jump: Any) -> None:
-        if self._pipeline:
-            self._pipeline.flush('the clock jumped')
+        if self.pipeline:
+            self.pipeline.flush('the clock jumped')
 
     def _tick(self) -> None:
         if self._autostart:
             self._autostart = False
             if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         if pipeline and pipeline.active:
             pipeline.tick()
             self._ticks += 1
             if self._tf and self._ticks % TF_TICKS == 0:
                 pipeline.look_up_poses()
             if pipeline.fatal:
-                self._health.warnings['fatal'] = f'deactivated itself: {pipeline.fatal}'
-                self.get_logger().error(self._health.warnings['fatal'])
+                self.health.warnings['fatal'] = f'deactivated itself: {pipeline.fatal}'
+                self.get_logger().error(self.health.warnings['fatal'])
                 self.trigger_deactivate()
             levels = pipeline.levels()
             self._report_soon |= levels != self._levels
@@ -317,8 +318,8 @@ class WorldModelNode(LifecycleNode):
     def _report(self) -> None:
         self._report_soon = False
         self._reported_ns = time.monotonic_ns()
-        statuses = [node_status(self._health)]
-        if self._pipeline and self._pipeline.active:
-            statuses += self._pipeline.statuses()
+        statuses = [node_status(self.health)]
+        if self.pipeline and self.pipeline.active:
+            statuses += self.pipeline.statuses()
         self._diagnostics.publish(diagnostics_message(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name(), statuses))
