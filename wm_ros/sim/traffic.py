@@ -25,32 +25,35 @@ AXLE_SHARE = 0.28
 class World:
     """How a world is populated. Rates are probabilities or means unless a unit is given."""
 
-    gap_m: tuple[float, float] = (25.0, 70.0)     # between moving vehicles of a lane
-    parked: tuple[float, float] = (0.35, 0.95)    # share of parking places taken
+    gap_m: tuple[float, float] = (16.0, 48.0)     # between moving vehicles of a lane
+    parked: tuple[float, float] = (0.3, 0.92)     # share of parking places taken
     car_park: tuple[float, float] = (0.3, 0.9)
-    pull_out: float = 0.01                        # of parked vehicles at the kerb
-    stop_in_lane: float = 0.03                    # of moving vehicles that stop for a while
-    lane_change: float = 0.06                     # of moving vehicles that may
-    turn: float = 0.22
-    walkers: tuple[int, int] = (8, 40)
-    standing: tuple[int, int] = (4, 24)           # people who stand about
-    crossers: tuple[int, int] = (0, 3)
-    step_out: float = 0.02                        # of walkers who step onto the road
-    cyclists: tuple[int, int] = (0, 5)
-    speed_spread: float = 0.12
-    brake_hard: float = 0.01
-    ego_stop: float = 0.12
-    start_stopped: float = 0.1                    # of moving vehicles, from standstill
-    speed_change: float = 0.1                     # of moving vehicles that change their mind
+    pull_out: float = 0.03                        # of parked vehicles at the kerb
+    stop_in_lane: float = 0.08                    # of moving vehicles that stop for a while
+    lane_change: float = 0.15                     # of moving vehicles that may
+    turn: float = 0.4
+    walkers: tuple[int, int] = (4, 26)
+    standing: tuple[int, int] = (2, 12)           # groups who stand about
+    crossers: tuple[int, int] = (0, 5)
+    pause: float = 0.15                           # of walkers who stop on their way
+    turn_back: float = 0.03                       # of walkers who turn round
+    step_out: float = 0.05                        # of walkers who step onto the road
+    cyclists: tuple[int, int] = (0, 6)
+    speed_spread: float = 0.18
+    brake_hard: float = 0.02
+    ego_stop: float = 0.1
+    start_stopped: float = 0.18                   # of moving vehicles, from standstill
+    speed_change: float = 0.3                     # of moving vehicles that change their mind
 
 
 WORLDS = {
     'sim': World(),
     'sim-hard': World(
-        gap_m=(12.0, 45.0), parked=(0.1, 0.6), car_park=(0.0, 0.4), pull_out=0.1,
-        stop_in_lane=0.15, lane_change=0.3, turn=0.5, walkers=(6, 26), standing=(0, 6),
-        crossers=(2, 10), step_out=0.12, cyclists=(1, 8), speed_spread=0.25, brake_hard=0.1,
-        ego_stop=0.3, start_stopped=0.35, speed_change=0.5),
+        gap_m=(14.0, 44.0), parked=(0.0, 0.2), car_park=(0.0, 0.15), pull_out=0.2,
+        stop_in_lane=0.2, lane_change=0.5, turn=0.6, walkers=(4, 20), standing=(0, 2),
+        crossers=(3, 14), pause=0.5, turn_back=0.25,
+        step_out=0.35, cyclists=(2, 9), speed_spread=0.25, brake_hard=0.12,
+        ego_stop=0.2, start_stopped=0.25, speed_change=0.9),
 }
 
 _SIZES = {  # length, width, height: mean and relative spread
@@ -143,7 +146,7 @@ class Simulation:
         through = [i for i in range(len(paths.length)) if paths.lane[i] == i]
         turns = [i for i in range(len(paths.length)) if paths.lane[i] != i]
         main = [i for i in through if paths.road[i] == 0]
-        speed = {'street': (6.0, 12.0), 'suburb': (6.0, 11.0), 'arterial': (9.0, 17.0)}
+        speed = {'street': (6.5, 12.5), 'suburb': (6.5, 12.0), 'arterial': (9.0, 17.0)}
         self.speed_range = speed[self.layout.kind]
         want = rng.uniform(*self.speed_range)
         if turns and rng.random() < 0.35:
@@ -161,7 +164,7 @@ class Simulation:
         values = dict(path=path, s=s, v=want * rng.uniform(0.5, 1.0), want=want, kind=CAR)
         if rng.random() < self.world.ego_stop:
             values.update(stop_s=s + rng.uniform(15, 80), stop_left=rng.uniform(2, 8))
-        if rng.random() < self.world.start_stopped * 0.4:
+        if rng.random() < self.world.start_stopped * 0.3:
             values.update(v=0.0, start_t=rng.uniform(0, 9))
         self.vehicles.add(size, **values)
 
@@ -303,7 +306,11 @@ class Simulation:
             speed = np.clip(rng.normal(1.35, 0.22), 0.6, 2.2)
             if rng.random() < 0.05:
                 speed = rng.uniform(2.4, 3.6)
-            if rng.random() < 0.12:
+            if rng.random() < world.turn_back:
+                k = int(rng.integers(1, 4))
+                way[k + 1:] = way[k] + rng.normal(0, .5, 2) + (way[k - 1] - way[k]) * np.linspace(
+                    .3, 1.5, 5 - k)[:, None]
+            if rng.random() < world.pause:
                 wait[rng.integers(1, 4)] = rng.uniform(1, 6)
             kind = PEDESTRIAN
             if rng.random() < world.step_out:      # turns onto the road and crosses it
@@ -315,13 +322,15 @@ class Simulation:
                 way[k + 2:] = way[k + 1] + (way[k + 2:] - way[k])
             add(way, wait, speed, kind, 0.3)
             if rng.random() < 0.2:                 # company
-                add(way + rng.normal(0, 0.1, 2) + [0.5, 0.5], wait, speed)
+                add(way + rng.normal(0, 0.1, 2) + [0.55, 0.5], wait, speed)
             if rng.random() < 0.04:                # a dog
                 add(way + [0.6, -0.5], wait, speed, ANIMAL)
         for _ in range(rng.integers(*world.standing, endpoint=True)):
             line, i = near()
-            for _ in range(rng.integers(1, 4)):
-                add([line[i] + rng.normal(0, 0.9, 2)], [1e9], 1.0)
+            turn = rng.uniform(0, 2 * np.pi)
+            for k in range(rng.integers(1, 4)):
+                angle = turn + 2.1 * k + rng.normal(0, .2)
+                add([line[i] + .6 * np.array([np.cos(angle), np.sin(angle)])], [1e9], 1.0)
         if layout.crossings:
             for _ in range(rng.integers(*world.crossers, endpoint=True)):
                 order = sorted(layout.crossings,
@@ -419,6 +428,13 @@ class Simulation:
                                 veh.change_t)
         veh.change_want = np.where(changed & (veh.change_want < 0.5), self.speed_range[0],
                                    veh.change_want)
+        again = changed & ~np.isfinite(veh.change_t) & (
+            rng.random(len(veh.s)) < self.world.speed_change)
+        if again.any():
+            n = int(again.sum())
+            veh.change_t[again] = t + rng.uniform(2.5, 7.0, n)
+            veh.change_want[again] = rng.choice([0.25, 0.5, 1.0, 1.3], n) * rng.uniform(
+                *self.speed_range, n)
         rate = self.world.lane_change * 2 * STEP_S / 4.0
         for i in np.flatnonzero(rng.random(len(veh.s)) < rate):
             path = veh.path[i]
@@ -518,6 +534,10 @@ class Simulation:
         i, j, hit, near = i[any_hit], j[any_hit], hit[any_hit], near[any_hit]
         first = np.argmax(hit, 1)
         distance = np.maximum(look[first] - 1.0 - np.where(first > 0, 1.0, 0.0), 0.05)
+        # Behind one that goes the same way the gap is exact, not a step of the corridor.
+        exact = ahead[i, j] - size[j, 0] / 2 - veh.size[i, 0] / 2
+        distance = np.where(turn[i, j] > .97, np.where((j < n) & (exact > .05), exact, distance),
+                            distance)
         along = vel[j, 0] * c[i] + vel[j, 1] * s[i]
         along = np.where(j < n, np.maximum(along, 0), 0.0)
         # Crossing vehicles at a junction: the one with the lower number goes first.
@@ -619,6 +639,13 @@ class Simulation:
         speed = np.where(waiting | blocked | (self.walk_next > last) | (dist < 0.05), 0.0,
                          self.walk_speed)
         goal = to / np.maximum(dist, 1e-3)[:, None] * speed[:, None]
+        # Nobody walks through anybody: a short push to the side.
+        gap = self.walk_xy[:, None] - self.walk_xy[None]
+        space = (gap**2).sum(-1)
+        close = np.exp(-space / .32) * (space > 0)
+        push = (gap * close[..., None]).sum(1) * 4.0
+        free = ~blocked | ((here & 1) == 0)
+        goal = goal + np.clip(push, -.8, .8) * (speed > 0)[:, None] * free[:, None]
         self.walk_v += (goal - self.walk_v) * min(1.0, STEP_S / 0.35)
         self.walk_xy = self.walk_xy + self.walk_v * STEP_S
         moving = np.hypot(self.walk_v[:, 0], self.walk_v[:, 1]) > 0.25
