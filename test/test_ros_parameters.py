@@ -1,0 +1,83 @@
+"""Parameters are declared once: checks, settings, YAML and the README's table all follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wm_ros.ros import parameters
+from wm_ros.runtime.backend import BACKENDS
+from wm_ros.share import share_path
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def test_defaults_pass_their_own_checks():
+    settings = parameters.settings_from({})
+    assert settings.min_frames == 14
+    assert settings.cameras == ('',)
+    assert [entry.problem(entry.default) for entry in parameters.PARAMETERS
+            if entry.problem(entry.default)] == []
+
+
+@pytest.mark.parametrize(('name', 'value', 'wanted'), [
+    ('min_frames', 0, 'parameter min_frames: want at least 1, got 0'),
+    ('min_frames', 17, 'parameter min_frames: want at most 16, got 17'),
+    ('min_frames', True, 'parameter min_frames: want integer, got True'),
+    ('autostart', 1, 'parameter autostart: want boolean, got 1'),
+    ('risk_horizon_s', float('nan'), 'parameter risk_horizon_s: want a finite number, got nan'),
+    ('output_frame', 'map', "parameter output_frame: want one of base, odom, got 'map'"),
+    ('cameras', ['a', 1], "parameter cameras: want an array of strings, got ['a', 1]"),
+    ('image_transport', ['theora'], 'parameter image_transport: want one of compressed, raw'),
+    ('min_frame', 14, 'parameter min_frame: unknown; did you mean min_frames?'),
+])
+def test_what_is_refused_is_named_with_its_bound(name, value, wanted):
+    assert parameters.problems_of({name: value})[0].startswith(wanted)
+    with pytest.raises(ValueError, match='parameter'):
+        parameters.settings_from({name: value})
+
+
+def test_parameters_of_ros_itself_are_left_alone():
+    assert parameters.problems_of({
+        'use_sim_time': True, 'qos_overrides./odometry.subscription.depth': 3}) == []
+
+
+def test_changes_are_taken_together():
+    settings = parameters.settings_from({})
+    changed = parameters.changed(settings, {'min_frames': 15, 'publish_flow': False})
+    assert changed == replace(settings, min_frames=15, publish_flow=False)
+
+
+def test_the_yaml_of_the_package_is_the_declarations():
+    text = share_path('params', 'world_model.yaml').read_text(encoding='utf-8')
+    assert text == parameters.default_yaml(), 'run: wm_ros params --yaml > params/world_model.yaml'
+    values = yaml.safe_load(text)['/**']['ros__parameters']
+    assert parameters.settings_from(values) == parameters.settings_from({})
+
+
+def test_platform_overlays_name_parameters_that_exist():
+    overlays = [path for path in share_path('params').glob('*.yaml')]
+    assert overlays
+    for path in overlays:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))['/**']['ros__parameters']
+        assert parameters.problems_of(values) == [], path
+
+
+def test_the_readme_holds_the_table():
+    readme = REPO / 'README.md'
+    if not readme.exists():
+        pytest.skip('no README.md in this checkout')
+    assert parameters.markdown_table() in readme.read_text(encoding='utf-8')
+
+
+def test_backends_are_those_that_can_be_created():
+    assert parameters.BY_NAME['backend'].choices == ('auto', *BACKENDS)
+
+
+def test_one_transport_for_all_or_one_each():
+    settings = parameters.settings_from({'image_transport': ['raw', 'compressed']})
+    assert settings.transport_of('b', ('a', 'b')) == 'compressed'
+    assert parameters.settings_from({}).transport_of('b', ('a', 'b')) == 'compressed'
