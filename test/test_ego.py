@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from wm_ros.ego import (
-    NS, EgoHistory, EgoPush, constant_turn_rate_plan, extrapolate, plan_from_poses)
+    NS,
+    EgoHistory,
+    EgoPush,
+    constant_turn_rate_plan,
+    extrapolate,
+    plan_from_poses,
+)
 from wm_ros.types import EgoState, PlanSource
 
 MS = 1_000_000

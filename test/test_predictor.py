@@ -1,4 +1,4 @@
-"""The predictor: what goes into the graphs, when a forecast is valid, and that nothing else counts."""
+"""The predictor: what the graphs are given, when a forecast is valid, that nothing else counts."""
 
 import cv2
 import numpy as np
@@ -10,8 +10,7 @@ from wm_ros.lift import seen_mask
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.runtime.artifact import load_artifact
 from wm_ros.runtime.backend import create_backend
-from wm_ros.types import (
-    CameraRig, CameraState, EgoPlan, EgoState, Frame, FrameSet, PlanSource)
+from wm_ros.types import CameraRig, CameraState, EgoPlan, EgoState, Frame, FrameSet, PlanSource
 
 MS = 1_000_000
 RIG = make_rig(2)
@@ -191,7 +190,8 @@ def test_what_the_graphs_are_given(make, loaded):
     np.testing.assert_allclose(rollout['ego_motion'], [10.0, 0.1])
     assert rollout['plans'].shape == (PLANS, 6, 3)
     # 10 m/s at 0.1 rad/s is a circle of 100 m radius.
-    np.testing.assert_allclose(rollout['plans'][0, 0], [100 * np.sin(0.05), 100 * (1 - np.cos(0.05)), 0.05], atol=1e-5)
+    np.testing.assert_allclose(
+        rollout['plans'][0, 0], [100 * np.sin(0.05), 100 * (1 - np.cos(0.05)), 0.05], atol=1e-5)
     for n, camera in enumerate(RIG.cameras):
         wanted = np.empty((160, 400, 3), dtype=np.uint8)
         ImageMap(camera).apply(decode(frame_set(20).frames[camera.name], camera), wanted)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from wm_ros.types import Frame
-from wm_ros.window import (
-    FrameBuffer, PushResult, period_of, skipped_between)
+from wm_ros.window import FrameBuffer, PushResult, period_of, skipped_between
 
 MS = 1_000_000
 CAMERAS = ('front', 'left', 'right')
