@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from truths import make_agent, make_forecast, make_truth
-from wm_ros.evaluate import agents, calibration, metrics, occupancy
+from wm_ros.evaluate import agents, calibration, metrics, occupancy, panoptic
 from wm_ros.evaluate.agents import Detections, count_agents, match
 from wm_ros.evaluate.bootstrap import paired_bootstrap
 from wm_ros.types import OUTPUT_GRID
@@ -374,6 +374,79 @@ def test_paired_bootstrap_refuses_unequal_drives():
 
 
 def test_the_near_extent_is_sixty_cells_around_the_vehicle():
-    rows, cols = occupancy._window(30.0)
+    rows, cols = occupancy.extent(30.0)
     assert (rows.start, rows.stop, cols.start, cols.stop) == (70, 130, 70, 130)
     assert OUTPUT_GRID.x_min_m + rows.start * OUTPUT_GRID.cell_m == -15.0
+
+
+def panoptic_of(predicted, true, scored=None):
+    """Return sum of IoU, TP, FP, FN in the far extent."""
+    scored = np.ones(predicted.shape, bool) if scored is None else scored
+    return panoptic.count_panoptic(predicted, true, scored)['panoptic'][1].tolist()
+
+
+def test_panoptic_counts_by_hand():
+    true = np.zeros((7, 200, 200), np.int32)
+    true[:, 100:102, 100:104] = 1                      # 8 cells
+    true[:, 50:52, 100:104] = 2                        # missed
+    predicted = np.zeros_like(true)
+    predicted[:, 100:102, 100:103] = 7                 # 6 of 8: IoU 0.75
+    predicted[:, 10:12, 10:12] = 8                     # invented
+    assert panoptic_of(predicted, true) == [7 * 0.75, 7, 7, 7]
+    counts = panoptic.count_panoptic(predicted, true, np.ones(true.shape, bool))
+    assert panoptic.panoptic_scores(counts)['vpq_far'] == pytest.approx(100 * 0.75 / 2)
+
+
+def test_a_changed_number_is_wrong_once():
+    true = np.zeros((7, 200, 200), np.int32)
+    true[:, 100:102, 100:104] = 1
+    predicted = true * 5
+    predicted[3:] = true[3:] * 6
+    # Six steps are right; at the fourth it is both missed and invented.
+    assert panoptic_of(predicted, true) == [6, 6, 1, 1]
+
+
+def test_half_an_overlap_is_not_enough_and_unscored_cells_belong_to_nothing():
+    true = np.zeros((7, 200, 200), np.int32)
+    true[:, 100:102, 100:104] = 1
+    predicted = np.zeros_like(true)
+    predicted[:, 100:102, 100:102] = 1
+    assert panoptic_of(predicted, true) == [0, 0, 7, 7]
+    scored = np.ones(true.shape, bool)
+    scored[:, :, 102:] = False
+    scored[6] = False
+    assert panoptic_of(predicted, true, scored) == [6, 6, 0, 0]
+
+
+def test_instances_follow_the_flow():
+    # Two cars side by side drive on at 14 m/s: 7 m a step, more than their length.
+    truth = make_truth([[0, 3, 0], [0, -3, 0]], velocities=[[14, 0], [14, 0]])
+    detections = Detections.of(make_forecast([make_agent((0, 3)), make_agent((0, -3))]))
+    true = panoptic.instances_of_truth(truth)
+    flow = np.zeros((7, 2, 200, 200))
+    flow[:, 0] = -7.0
+    codes = np.where(true > 0, 254, 0).astype(np.uint8)
+    ids = panoptic.instances_of_flow(codes, flow, detections)
+    np.testing.assert_array_equal(ids, true)
+    # Without flow they appear out of nothing, under new numbers, at every step.
+    lost = panoptic.instances_of_flow(codes, 0 * flow, detections)
+    assert len(np.unique(lost[6][lost[6] > 0])) == 2
+    overlap, right, invented, missed = panoptic_of(lost, true)
+    assert (right, invented, missed) == (2, 12, 12)
+
+
+def test_cells_far_from_any_box_are_instances_of_their_own():
+    codes = np.zeros((7, 200, 200), np.uint8)
+    codes[0, 100:102, 100:104] = 254
+    codes[0, 150:152, 100:104] = 254
+    codes[0, 170:172, 100:104] = 254
+    ids = panoptic.instances_of_flow(codes, np.zeros((7, 2, 200, 200)),
+                                     Detections.of(make_forecast([make_agent((1, 0.5))])))
+    assert [int(ids[0, r, 101]) for r in (100, 150, 170)] == [1, 2, 3]
+
+
+def test_boxes_are_instances():
+    truth = make_truth([[0, 3, 0], [0, -3, 0]], velocities=[[8, 0], [8, 0]])
+    detections = Detections.of(make_forecast([make_agent((0, 3)), make_agent((0, -3))]))
+    boxes = panoptic.instances_of_boxes(detections, truth.futures)
+    np.testing.assert_array_equal(boxes, panoptic.instances_of_truth(truth))

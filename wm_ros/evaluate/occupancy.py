@@ -45,7 +45,7 @@ def truth_occupancy(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     return occupied, scored
 
 
-def _window(side_m: float) -> tuple[slice, slice]:
+def extent(side_m: float) -> tuple[slice, slice]:
     """Return rows and columns of the square of `side_m` around the vehicle."""
     cells = round(side_m / OUTPUT_GRID.cell_m)
     first_row = round((-side_m / 2 - OUTPUT_GRID.y_min_m) / OUTPUT_GRID.cell_m)
@@ -64,7 +64,7 @@ def count_occupancy(codes: np.ndarray, occupied: np.ndarray,
     joint[~scored] = 512
     counts = np.empty((len(EXTENTS_M), STEPS, 2, 256))
     for i, side_m in enumerate(EXTENTS_M.values()):
-        rows, cols = _window(side_m)
+        rows, cols = extent(side_m)
         for step in range(STEPS):
             histogram = np.bincount(joint[step, rows, cols].ravel(), minlength=513)
             counts[i, step] = histogram[:512].reshape(2, 256)

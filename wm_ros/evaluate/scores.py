@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_ros.evaluate import agents, baselines, calibration, metrics, occupancy
+from wm_ros.evaluate import agents, baselines, calibration, metrics, occupancy, panoptic
 from wm_ros.evaluate.bootstrap import Difference, draw_weights, interval, paired_bootstrap
 from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Forecast, Truth
 
@@ -48,17 +48,23 @@ class DriveCounter:
         kept = everything.scores >= self.threshold
         detections = everything.above(self.threshold)
         occupied, scored = occupancy.truth_occupancy(truth)
+        instances = panoptic.instances_of_truth(truth)
         codes = (forecast.occupancy_agents if forecast.valid
                  else np.full_like(forecast.occupancy_agents, occupancy.UNOBSERVED))
         self._sum(MODEL, agents.count_agents(detections, truth)
                   | calibration.count_calibration(detections, truth)
                   | occupancy.count_occupancy(codes, occupied, scored)
-                  | occupancy.count_flow(forecast.flow, truth))
+                  | occupancy.count_flow(forecast.flow, truth)
+                  | panoptic.count_panoptic(
+                      panoptic.instances_of_flow(codes, forecast.flow, detections), instances,
+                      scored))
         for name in BASELINES:
             told, future = baselines.baseline_detections(name, detections, turns[kept])
             boxes = baselines.box_occupancy(told, future)
             self._sum(name, agents.count_agents(told, truth)
-                      | occupancy.count_occupancy(boxes, occupied, scored))
+                      | occupancy.count_occupancy(boxes, occupied, scored)
+                      | panoptic.count_panoptic(panoptic.instances_of_boxes(told, future),
+                                                instances, scored))
         self._add_oracles(truth)
 
     def _add_oracles(self, truth: Truth) -> None:
@@ -110,7 +116,7 @@ class Scores:
                   for key in sorted(keys)}
         rates = agents.agent_scores(counts)
         if 'occupancy' in counts:
-            rates |= occupancy.occupancy_scores(counts)
+            rates |= occupancy.occupancy_scores(counts) | panoptic.panoptic_scores(counts)
         if 'existence' in counts:
             rates |= calibration.calibration_scores(counts)
         return rates
@@ -160,8 +166,8 @@ class Scores:
             'ci': {key: interval(draws[key]) for key in INTERVALS},
             'differences': self._differences(seed),
         }
-        report['ci'] |= {f'{key}_to_2s': interval(draws[f'{key}_to_2s'])
-                         for key in ('iou_near', 'iou_far')}
+        report['ci'] |= {key: interval(draws[key]) for key in (
+            'iou_near_to_2s', 'iou_far_to_2s', 'vpq_near', 'vpq_far')}
         return _plain(report)
 
     def _mix(self) -> dict[str, float]:
@@ -220,6 +226,7 @@ def _named(rates: dict[str, np.ndarray], only: tuple[str, ...] | None = None) ->
             out[key] = value
     if 'soft_iou_far' in out:
         out['soft_iou'] = {'near': out.pop('soft_iou_near'), 'far': out.pop('soft_iou_far')}
+        out['vpq'] = {'near': out.pop('vpq_near'), 'far': out.pop('vpq_far')}
     return out
 
 

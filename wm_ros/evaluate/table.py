@@ -90,13 +90,15 @@ def _groups(report: dict[str, Any]) -> Iterable[str]:
 
 
 def _occupancy(report: dict[str, Any]) -> Iterable[str]:
-    yield f'{"occupancy IoU (%)":<28}' + ''.join(f'{f"{s} s":>8}' for s in '0123') + f'{"0-2 s":>8}'
+    yield (f'{"occupancy IoU (%)":<28}' + ''.join(f'{f"{s} s":>8}' for s in '0123')
+           + f'{"0-2 s":>8}{"VPQ":>8}')
     for extent in ('near', 'far'):
         for name, source in (('model', report), *report['baselines'].items()):
             by_step = source[f'iou_{extent}']
             yield (f'  {extent + ", " + name.replace("_", " "):<26}'
                    + ''.join(f'{_number(by_step[s], 1):>8}' for s in '0123')
-                   + f'{_number(source[f"iou_{extent}_to_2s"], 1):>8}')
+                   + f'{_number(source[f"iou_{extent}_to_2s"], 1):>8}'
+                   + f'{_number(source["vpq"][extent], 1):>8}')
 
 
 def _number(value: float | None, digits: int) -> str:
