@@ -1,5 +1,5 @@
 """
-Launch the world model node and, by default, bring it to the active state.
+Launch the world model node, which by default brings itself to the active state.
 
     ros2 launch wm_ros world_model.launch.py rig:=surround platform:=orin
 """
@@ -8,20 +8,9 @@ import os
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    OpaqueFunction,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-)
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
+from launch_ros.actions import Node
 
 SHARE = get_package_share_directory('wm_ros')
 YES_NO = ['true', 'false']
@@ -33,15 +22,16 @@ ARGUMENTS = {
     'params_file': ('', 'Parameters of the node; empty: params/world_model.yaml of the package.'),
     'platform': ('', 'Overlay from params/ on top of params_file.',
                  ['', 'cpu', 'orin', 'orin_nx', 'thor', 'snapdragon']),
-    'rig': ('', 'Cameras: surround, front, kitti, or the path of a rig file.'),
-    'backend': ('', 'Inference library: openvino, onnxruntime, tensorrt or torch.'),
-    'artifact': ('', 'Folder of the model.'),
+    'rig': ('', 'Cameras: surround, front, kitti, or the path of a rig file; empty: what '
+            'params_file says.'),
+    'backend': ('', 'Inference library; empty: what params_file says.'),
+    'artifact': ('', 'Folder of the model; empty: what params_file says.'),
     'name': ('world_model', 'Name of the node.'),
     'namespace': ('', 'Namespace of the node and of its topics.'),
     'odometry_topic': ('odometry', 'Topic of nav_msgs/Odometry.'),
     'use_sim_time': ('false', 'Follow /clock.', YES_NO),
-    'autostart': ('true', 'Configure and activate the node; false: a lifecycle manager does.',
-                  YES_NO),
+    'autostart': ('true', 'The node configures and activates itself; false: a lifecycle manager '
+                  'does.', YES_NO),
     'respawn': ('false', 'Start the process again when it ends.', YES_NO),
     'log_level': ('info', 'Level of the log: debug, info, warn, error or fatal.'),
     'fastdds_profile': ('true', 'Use params/fastdds_large_messages.xml, unless the environment '
@@ -68,10 +58,11 @@ def world_model(context):
         parameters.append(os.path.join(SHARE, 'params', f'{value["platform"]}.yaml'))
     parameters.append({parameter: value[argument] for argument, parameter in PARAMETERS.items()
                        if value[argument]})
-    # This file drives the node, or a lifecycle manager does; never both.
-    parameters.append({'use_sim_time': value['use_sim_time'] == 'true', 'autostart': False})
+    # The node drives its own lifecycle: a transition that this file asked for would be lost where
+    # a respawned node is not yet told apart from the one that died.
+    parameters.append({name: value[name] == 'true' for name in ('use_sim_time', 'autostart')})
 
-    node = LifecycleNode(
+    node = Node(
         package='wm_ros', executable='world_model', output='screen', emulate_tty=True,
         name=value['name'], namespace=value['namespace'], parameters=parameters,
         remappings=[('odometry', value['odometry_topic'])],
@@ -79,28 +70,11 @@ def world_model(context):
         arguments=['--ros-args', '--log-level', value['log_level']])
     actions = [node]
 
-    if value['autostart'] == 'true':
-        # At every start of the process, so that a respawned node comes back by itself.
-        actions = [
-            RegisterEventHandler(OnProcessStart(
-                target_action=node,
-                on_start=[change_state(node, Transition.TRANSITION_CONFIGURE)])),
-            RegisterEventHandler(OnStateTransition(
-                target_lifecycle_node=node, start_state='configuring', goal_state='inactive',
-                entities=[change_state(node, Transition.TRANSITION_ACTIVATE)])),
-            node]
-
     if value['fastdds_profile'] == 'true' and not any(name in os.environ for name in PROFILE_NAMES):
         old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')   # Fast DDS 2
         profile = os.path.join(SHARE, 'params', 'fastdds_large_messages.xml')
         actions.insert(0, SetEnvironmentVariable(PROFILE_NAMES[old], profile))
     return actions
-
-
-def change_state(node, transition):
-    """Return the action that asks `node` for a lifecycle transition."""
-    return EmitEvent(event=ChangeState(
-        lifecycle_node_matcher=matches_action(node), transition_id=transition))
 
 
 def generate_launch_description():
