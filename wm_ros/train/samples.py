@@ -85,10 +85,10 @@ def frame_clip(seed: int, cameras: int = 3, frames: int = 6) -> dict[str, np.nda
 Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def window_clip(seed: int, encode: Encode, frames: int = 28,
-                windows: int = 4) -> dict[str, np.ndarray]:
+def window_clip(seed: int, encode: Encode, frames: int = 20,
+                windows: int = 2) -> dict[str, np.ndarray]:
     """
-    Encode a drive of the surround rig at 10 Hz; windows end at the last frame and every third.
+    Encode a drive of the surround rig at 10 Hz; windows end at the last frame and 0.4 s apart.
 
     `memory` (F, C, R, R) and `skip` (W, C, R, R) are uint8 in steps of `FEATURE_STEP`;
     `poses` (F, 3) odometry; `ends` (W,) the newest frame of each window; `plans` (W, 6, 3),
