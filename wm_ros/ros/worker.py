@@ -1,9 +1,11 @@
 """
-The inference thread: every camera set is encoded, the newest is forecast, nothing queues.
+The inference thread: every camera set is encoded, the newest is forecast, nothing queues up.
 
 Under overload forecasts are shed before encodes, because a window lives from its encoded frames:
-while another set waits, the one at hand is encoded but not forecast. Where not even the encodes
-keep up, the older of the sets that wait are dropped, and the newest is forecast. All is counted.
+while another set waits, the one at hand is encoded but not forecast, seven times in a row at most
+(one set lost in eight leaves 14 of 16, which is valid). A short stall may leave a few sets
+waiting; where that does not help, only the newest one waits and replaces the one before it, so
+that what is forecast is never older than one period and the inference itself. All is counted.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from wm_ros.image import ImageError
 from wm_ros.ros.convert import decoded
 from wm_ros.types import EgoPlan, EgoState, Forecast, FrameSet
 
-#: Sets that may wait for their encoding; at 10 Hz this is the age at which they are given up.
+#: Sets that may wait for their encoding after a stall, before the older ones are given up.
 MAX_WAITING = 3
+#: Forecasts that may be shed one after another.
+MAX_SHED_IN_A_ROW = 7
 
 
 class CorePredictor(Protocol):
@@ -64,6 +68,7 @@ class Counters:
 class _Inbox:
     jobs: deque[Job | Callable[[], None]] = field(default_factory=deque)
     waiting: int = 0
+    behind: bool = False     # only the newest set waits
     stopping: bool = False
 
 
@@ -89,6 +94,7 @@ class Worker:
         self._inbox = _Inbox()
         self._changed = threading.Condition()
         self._left = False
+        self._shed_in_a_row = 0
         self._thread = threading.Thread(target=self._run, name='wm_ros inference', daemon=True)
 
     def start(self) -> None:
@@ -100,8 +106,8 @@ class Worker:
         with self._changed:
             self._inbox.jobs.append(job)
             self._inbox.waiting += 1
-            if self._inbox.waiting > MAX_WAITING:
-                self._drop_all_but_newest()
+            if self._inbox.waiting > (1 if self._inbox.behind else MAX_WAITING):
+                self._fall_behind()
             self._changed.notify()
 
     def call(self, command: Callable[[], None]) -> None:
@@ -125,7 +131,11 @@ class Worker:
         """Return the number of sets that wait."""
         return self._inbox.waiting
 
-    def _drop_all_but_newest(self) -> None:
+    def _fall_behind(self) -> None:
+        """Drop the sets that wait, except for the newest."""
+        self._inbox.behind = True
+        if self._inbox.waiting < 2:
+            return
         kept = [entry for entry in self._inbox.jobs if not isinstance(entry, Job)]
         newest = next(entry for entry in reversed(self._inbox.jobs) if isinstance(entry, Job))
         self.counters.shed_encodes += self._inbox.waiting - 1
@@ -143,31 +153,24 @@ class Worker:
             return entry
 
     def _run(self) -> None:
-        shed_before = 0
         while (entry := self._next()) is not None:
             try:
                 if isinstance(entry, Job):
-                    # Sets were dropped: the encodes do not keep up, so forecast what there is.
-                    behind = self.counters.shed_encodes > shed_before
-                    shed_before = self.counters.shed_encodes
-                    self._work(entry, behind)
+                    self._work(entry)
                 else:
                     entry()
             except Exception as err:  # a fault of one set must not end the thread
                 self.counters.failures += 1
                 self._failed(err)
 
-    def _work(self, job: Job, behind: bool) -> None:
+    def _work(self, job: Job) -> None:
         begin_ns = self._clock_ns()
         frames, errors = decoded(job.frames)
         for camera, error in errors.items():
             self._refused(camera, error)
         self._predictor.encode(frames, job.ego)
         self.counters.encoded += 1
-        if self._inbox.stopping:
-            return
-        if self._inbox.waiting and not behind:
-            self.counters.shed_forecasts += 1
+        if self._inbox.stopping or self._shed():
             return
         encoded_ns = self._clock_ns()
         forecast = self._predictor.forecast(job.plan)
@@ -178,3 +181,17 @@ class Worker:
         self._publish(forecast, job, Timing(
             wait=(begin_ns - job.ready_ns) / 1e6, encode=(encoded_ns - begin_ns) / 1e6,
             forecast=(done_ns - encoded_ns) / 1e6))
+
+    def _shed(self) -> bool:
+        """Decide whether the forecast of the set just encoded gives way to a set that waits."""
+        with self._changed:
+            if not self._inbox.waiting:
+                self._inbox.behind = False
+            elif self._shed_in_a_row < MAX_SHED_IN_A_ROW:
+                self._shed_in_a_row += 1
+                self.counters.shed_forecasts += 1
+                return True
+            else:
+                self._fall_behind()
+            self._shed_in_a_row = 0
+            return False

@@ -1,0 +1,246 @@
+"""The inference thread: what is shed first, what is counted, and that it always ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from wm_ros.image import ImageError
+from wm_ros.ros.convert import RawImage
+from wm_ros.ros.worker import MAX_SHED_IN_A_ROW, MAX_WAITING, Job, Worker
+from wm_ros.types import Frame, FrameSet
+
+
+class SlowPredictor:
+    """Takes a given time; remembers what it was asked for."""
+
+    def __init__(self, encode_s=0.0, forecast_s=0.0):
+        self.encode_s, self.forecast_s = encode_s, forecast_s
+        self.encoded, self.gate = [], threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def encode(self, frames, ego):
+        self.entered.set()
+        self.gate.wait(5.0)
+        time.sleep(self.encode_s)
+        self.encoded.append(frames.stamp_ns)
+
+    def forecast(self, plan=None):
+        time.sleep(self.forecast_s)
+        return self.encoded[-1]
+
+
+class Bench:
+    """A worker with everything it reports."""
+
+    def __init__(self, predictor):
+        self.predictor = predictor
+        self.published, self.refused, self.failed = [], [], []
+        self.ages_s = []
+        self.worker = Worker(predictor, time.monotonic_ns, self._publish,
+                             lambda camera, error: self.refused.append((camera, str(error))),
+                             self.failed.append)
+
+    def _publish(self, forecast, job, timing):
+        self.published.append(forecast)
+        self.ages_s.append((time.monotonic_ns() - job.ready_ns) / 1e9)
+
+    def submit(self, stamp, frames=None):
+        self.worker.submit(Job(FrameSet(stamp, frames or {}), None, None, time.monotonic_ns()))
+
+    def __enter__(self):
+        self.worker.start()
+        return self
+
+    def __exit__(self, *raised):
+        assert self.worker.stop(3.0)
+
+
+def settle(bench):
+    """Wait until everything that was submitted is done."""
+    done = threading.Event()
+    bench.worker.call(done.set)
+    assert done.wait(5.0)
+
+
+def test_every_set_is_forecast_while_the_thread_keeps_up():
+    with Bench(SlowPredictor()) as bench:
+        for stamp in range(5):
+            bench.submit(stamp)
+            settle(bench)
+    assert bench.published == [0, 1, 2, 3, 4]
+    counters = bench.worker.counters
+    assert (counters.encoded, counters.forecasts, counters.shed_forecasts,
+            counters.shed_encodes) == (5, 5, 0, 0)
+
+
+def test_forecasts_are_shed_before_encodes_and_the_newest_wins():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.gate.clear()
+        bench.submit(0)
+        assert predictor.entered.wait(5.0)   # set 0 is being encoded
+        bench.submit(1)
+        bench.submit(2)
+        predictor.gate.set()
+        settle(bench)
+    assert predictor.encoded == [0, 1, 2]
+    assert bench.published == [2]
+    assert bench.worker.counters.shed_forecasts == 2
+    assert bench.worker.counters.shed_encodes == 0
+
+
+def test_after_a_stall_the_sets_that_wait_are_all_encoded():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.gate.clear()
+        bench.submit(0)
+        assert predictor.entered.wait(5.0)
+        for stamp in range(1, MAX_WAITING + 1):
+            bench.submit(stamp)
+        predictor.gate.set()
+        settle(bench)
+    assert predictor.encoded == [0, 1, 2, 3]
+    assert bench.published == [3]
+
+
+def test_after_a_long_stall_only_the_newest_set_counts():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.gate.clear()
+        bench.submit(0)
+        assert predictor.entered.wait(5.0)
+        for stamp in range(1, MAX_WAITING + 3):
+            bench.submit(stamp)
+        predictor.gate.set()
+        settle(bench)
+    assert predictor.encoded == [0, 5]
+    assert bench.published == [5]
+    assert bench.worker.counters.shed_encodes == 4
+
+
+def test_a_forecast_is_never_shed_more_than_seven_times_in_a_row():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        def encode(frames, ego):    # the next set is always there before this one is done
+            predictor.encoded.append(frames.stamp_ns)
+            if frames.stamp_ns < 40:
+                bench.submit(frames.stamp_ns + 1)
+        predictor.encode = encode
+        bench.submit(0)
+        settle(bench)
+        while len(predictor.encoded) < 41:
+            time.sleep(0.01)
+        settle(bench)
+    assert bench.published == [MAX_SHED_IN_A_ROW, 15, 23, 31, 39, 40]
+    assert bench.worker.counters.shed_encodes == 0
+
+
+@pytest.mark.parametrize(('encode_s', 'forecast_s'), [(0.02, 0.06), (0.04, 0.04), (0.05, 0.03)])
+def test_at_twice_the_rate_it_can_do_the_output_stays_fresh(encode_s, forecast_s):
+    """One set takes 80 ms, sets come every 40 ms: age <= inference + one period."""
+    period_s = 0.04
+    with Bench(SlowPredictor(encode_s, forecast_s)) as bench:
+        for stamp in range(40):
+            bench.submit(stamp)
+            time.sleep(period_s)
+        settle(bench)
+    counters = bench.worker.counters
+    assert bench.published == sorted(set(bench.published))
+    assert len(bench.published) >= 40 // (2 * (MAX_SHED_IN_A_ROW + 1))
+    assert counters.encoded + counters.shed_encodes == 40
+    assert counters.forecasts + counters.shed_forecasts == counters.encoded
+    if encode_s < period_s:
+        assert counters.shed_encodes == 0
+    # 20 ms for a busy machine's scheduler.
+    assert sorted(bench.ages_s)[len(bench.ages_s) // 2] <= (
+        encode_s + forecast_s + period_s + 0.02)
+
+
+def test_commands_run_between_sets_in_order():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.gate.clear()
+        bench.submit(0)
+        predictor.entered.wait(5.0)
+        seen = []
+        bench.submit(1)
+        bench.worker.call(lambda: seen.extend(predictor.encoded))
+        predictor.gate.set()
+        settle(bench)
+    assert seen == [0, 1]
+
+
+def test_commands_outlive_sets_that_are_dropped():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.gate.clear()
+        bench.submit(0)
+        predictor.entered.wait(5.0)
+        ran = threading.Event()
+        bench.worker.call(ran.set)
+        for stamp in range(1, 6):
+            bench.submit(stamp)
+        predictor.gate.set()
+        assert ran.wait(5.0)
+
+
+def test_failures_are_reported_and_do_not_end_the_thread():
+    predictor = SlowPredictor()
+    with Bench(predictor) as bench:
+        predictor.forecast = lambda plan: (_ for _ in ()).throw(MemoryError('no room'))
+        bench.submit(0)
+        settle(bench)
+        del predictor.forecast
+        bench.submit(1)
+        settle(bench)
+    assert [str(error) for error in bench.failed] == ['no room']
+    assert bench.published == [1]
+    assert bench.worker.counters.failures == 1
+
+
+def test_images_are_decoded_in_the_thread_and_bad_ones_are_named():
+    bad = RawImage('front', memoryview(b'1234'), 'rgb8', 1, 2, 4)
+    good = RawImage('rear', memoryview(b'123456'), 'rgb8', 1, 2, 6)
+    given = {}
+    predictor = SlowPredictor()
+    predictor.encode = lambda frames, ego: given.update(frames.frames)
+    predictor.encoded = [7]
+    with Bench(predictor) as bench:
+        bench.submit(7, {'front': Frame('front', 7, bad), 'rear': Frame('rear', 7, good)})
+        settle(bench)
+    assert isinstance(given['rear'].image, np.ndarray)
+    assert isinstance(given['front'].image, ImageError)
+    assert bench.refused[0][0] == 'front' and 'want 6 bytes' in bench.refused[0][1]
+
+
+def test_stop_in_the_middle_of_inference_publishes_nothing_more():
+    bench = Bench(SlowPredictor(encode_s=0.2))
+    bench.worker.start()
+    bench.submit(0)
+    bench.submit(1)
+    bench.predictor.entered.wait(5.0)
+    began = time.monotonic()
+    assert bench.worker.stop(2.0)
+    assert time.monotonic() - began < 0.5
+    assert bench.published == [] and bench.predictor.encoded == [0]
+
+
+def test_a_library_that_hangs_is_waited_for_once():
+    predictor = SlowPredictor()
+    predictor.gate.clear()
+    bench = Bench(predictor)
+    bench.worker.start()
+    bench.submit(0)
+    predictor.entered.wait(5.0)
+    began = time.monotonic()
+    assert not bench.worker.stop(0.2)
+    assert not bench.worker.stop(5.0)
+    assert time.monotonic() - began < 1.0
+    predictor.gate.set()
