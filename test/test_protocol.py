@@ -88,7 +88,7 @@ def scores_of(predictors):
     for predictor in predictors:
         task = protocol.Task(FakeDrive, lambda rig: predictor, new_counter)  # noqa: B023
         counters += protocol.evaluate(task, [predictor.seed])
-    return Scores(counters)
+    return Scores(counters, [f'drive {predictor.seed}' for predictor in predictors])
 
 
 def test_a_forecast_every_half_second_from_the_first_whole_window():
@@ -133,12 +133,18 @@ def test_invalid_forecasts_are_counted_and_find_nothing():
     assert report['covariance_coverage']['50']['3'] is None
 
 
+def test_the_worst_drive_comes_first():
+    rows = scores_of([Oracle(0), Oracle(1, score=0.1)]).report()['drives']
+    assert [(row['drive'], row['spa_top6'], row['n_agents']) for row in rows] == [
+        ('drive 1', 0.0, 8), ('drive 0', 100.0, 8)]
+
+
 def test_the_report_is_json_with_the_promised_keys():
     report = scores_of([Oracle(0)]).report()
     again = json.loads(json.dumps(report, allow_nan=False))
     assert again == report
-    for key in ('spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision', 'recall',
-                'epa', 'oracle_cv_spa', 'min_ade_6', 'min_fde_6', 'miss_rate_6', 'iou_near',
+    for key in ('vpq', 'spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision',
+                'recall', 'epa', 'oracle_cv_spa', 'min_ade_6', 'min_fde_6', 'miss_rate_6', 'iou_near',
                 'iou_far', 'soft_iou', 'brier', 'ece', 'covariance_coverage', 'ci', 'n_drives',
                 'n_agents'):
         assert key in report

@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
                                             threshold),
                 partial(DriveCounter, threshold), arguments.every)
     counters = evaluate(task, keys, arguments.workers, Progress('scoring', 'drives'))
-    report = _head(arguments, folder, artifact.hash) | Scores(counters).report()
+    scores = Scores(counters, [str(key) for key in keys])
+    report = _head(arguments, folder, artifact.hash) | scores.report()
     print(f'{report["dataset"]}: {report["artifact"]}, model {report["model_hash"][:12]}')
     print(table(report))
     _write(arguments.json, report)

@@ -83,11 +83,14 @@ class DriveCounter:
 class Scores:
     """The counts of many drives, and what follows from them."""
 
-    def __init__(self, drives: list[DriveCounter]) -> None:
-        """Take counted drives; those without a forecast are left out."""
-        self._drives = [drive for drive in drives if drive.forecasts]
-        if not self._drives:
+    def __init__(self, drives: list[DriveCounter], names: list[str] | None = None) -> None:
+        """Take counted drives and their names; those without a forecast are left out."""
+        names = [str(i) for i in range(len(drives))] if names is None else names
+        used = [(drive, name) for drive, name in zip(drives, names, strict=True)
+                if drive.forecasts]
+        if not used:
             raise ValueError('scores: want at least one drive with a forecast, got none')
+        self._drives, self._names = map(list, zip(*used, strict=True))
 
     @property
     def n_drives(self) -> int:
@@ -165,10 +168,20 @@ class Scores:
             'mix': self._mix(),
             'ci': {key: interval(draws[key]) for key in INTERVALS},
             'differences': self._differences(seed),
+            'drives': self._by_drive(),
         }
         report['ci'] |= {key: interval(draws[key]) for key in (
             'iou_near_to_2s', 'iou_far_to_2s', 'vpq_near', 'vpq_far')}
         return _plain(report)
+
+    def _by_drive(self) -> list[dict[str, Any]]:
+        """Return a few figures of each drive, the worst SPA first."""
+        each = self.rates(MODEL, np.eye(self.n_drives))
+        truths = self.per_drive(MODEL, f'truths_{agents.RANGES_M[0]}')[:, 0]
+        rows = [{'drive': name, 'n_agents': int(truths[i]),
+                 **{key: each[key][i] for key in ('spa_top6', 'precision', 'recall')}}
+                for i, name in enumerate(self._names)]
+        return sorted(rows, key=lambda row: np.nan_to_num(row['spa_top6'], nan=np.inf))
 
     def _mix(self) -> dict[str, float]:
         """Return the shares of motions and classes among visible agents within 30 m."""
