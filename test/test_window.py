@@ -113,6 +113,34 @@ def test_cameras_out_of_step_are_not_taken_for_fast_ones():
     assert len(collect(frames)) == 60
 
 
+@pytest.mark.parametrize('rate_hz', [30, 60])
+def test_a_lost_frame_does_not_leave_a_camera_one_frame_behind(rate_hz):
+    # The tolerance of 20 ms is longer than a period of 16.7 ms.
+    rng = np.random.default_rng(2)
+    frames = [item for item in stream(rate_hz, jitter_ms=1.0) if rng.uniform() > 0.1]
+    for item in collect(frames)[3:]:
+        stamps = [one.stamp_ns for one in item.frames.values()]
+        assert max(stamps) - min(stamps) <= 2 * MS
+    wanted = summary(collect(frames))
+    for seed in range(4):
+        assert summary(collect(shuffle_keeping_cameras(frames, seed, 40.0))) == wanted
+
+
+def test_a_bag_that_loops_with_frames_in_flight_recovers():
+    first = stream(10, seconds=3.0, jitter_ms=2.0)
+    again = stream(10, seconds=3.0, jitter_ms=2.0, seed=1)
+    mixed = first[:-3] + again[:1] + first[-3:-1] + again[1:2] + first[-1:] + again[2:]
+    sets = [item for item in collect(enumerate_arrivals(mixed)) if len(item.frames) == 3]
+    tail = sets[-26:]
+    assert all(b.stamp_ns > a.stamp_ns for a, b in zip(tail, tail[1:], strict=False))
+    assert tail[0].stamp_ns < 5500 * MS and not any(item.skipped for item in tail)
+
+
+def enumerate_arrivals(frames):
+    """Let frames arrive 33 ms apart, whatever their stamps say."""
+    return [(33 * MS * i, item) for i, item in enumerate(frames)]
+
+
 def test_a_set_is_ready_with_its_last_frame():
     buffer = FrameBuffer(CAMERAS)
     buffer.push(frame('front', 100), 0)

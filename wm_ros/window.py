@@ -24,6 +24,8 @@ SLOT_NS = 100 * MS
 FAST_PERIOD_NS = 58 * MS
 #: The same for a single interval, which jitter moves more.
 FAST_INTERVAL_NS = 52 * MS
+#: How much of a period the stamps of one set may lie apart at most.
+SHARE_OF_PERIOD = 0.45
 #: A step of more periods than this holds a gap.
 GAP_PERIODS = 1.75
 #: Cameras slower than 10 Hz do not stretch the period: what they leave out are gaps.
@@ -82,7 +84,7 @@ class _Cluster:
     """Frames within the tolerance of the first one's stamp, one a camera."""
 
     frames: dict[str, _Pending]
-    first_ns: int
+    end_ns: int   # the first one's stamp and the tolerance
 
     @property
     def newest_ns(self) -> int:
@@ -103,6 +105,10 @@ class Thinning:
     """
 
     def __init__(self) -> None:
+        #: Whether some camera runs faster than 15 Hz.
+        self.fast = False
+        #: Period of the fastest camera, once there are two intervals of it.
+        self.camera_period_ns: int | None = None
         self._stamps: dict[str, deque[int]] = {}
         self._slot: int | None = None   # the slot that is served
         self._held: _Cluster | None = None
@@ -113,9 +119,7 @@ class Thinning:
         out = []
         if self._held and self._held.newest_ns // SLOT_NS != stamp // SLOT_NS:
             out += self.release()
-        for camera, item in cluster.frames.items():
-            self._stamps.setdefault(camera, deque(maxlen=_HISTORY + 1)).append(
-                item.frame.stamp_ns)
+        self._learn(cluster)
         slot = stamp // SLOT_NS
         if not self.fast:
             out += self.release()
@@ -137,28 +141,34 @@ class Thinning:
         self._slot = held.newest_ns // SLOT_NS
         return [held]
 
-    @property
-    def fast(self) -> bool:
-        """Whether some camera runs faster than 15 Hz."""
-        return any(_is_fast(stamps) for stamps in self._stamps.values())
+    def _learn(self, cluster: _Cluster) -> None:
+        """Update the cameras' periods; a single interval tells less and has a stricter limit."""
+        periods = []
+        self.fast = False
+        for camera, item in cluster.frames.items():
+            self._stamps.setdefault(camera, deque(maxlen=_HISTORY + 1)).append(
+                item.frame.stamp_ns)
+        for stamps in self._stamps.values():
+            intervals = [b - a for a, b in pairwise(stamps)]
+            if len(intervals) == 1:
+                self.fast |= intervals[0] < FAST_INTERVAL_NS
+            elif intervals:
+                periods.append(int(median(intervals)))
+                self.fast |= periods[-1] < FAST_PERIOD_NS
+        self.camera_period_ns = min(periods, default=None)
 
     @property
     def held(self) -> _Cluster | None:
         return self._held
 
 
-def _is_fast(stamps: Iterable[int]) -> bool:
-    intervals = [b - a for a, b in pairwise(stamps)]
-    if not intervals:
-        return False
-    return median(intervals) < (FAST_PERIOD_NS if len(intervals) > 1 else FAST_INTERVAL_NS)
-
-
 class FrameBuffer:
     """
     Collects the frames of all cameras and hands out synchronised sets, oldest first.
 
-    `tolerance_ns`: how far the stamps of one set may lie apart. `deadline_ns`: how long a set
+    `tolerance_ns`: how far the stamps of one set may lie apart, held under half a period of the
+    fastest camera, so that a lost frame does not pair a camera with its neighbours' next.
+    `deadline_ns`: how long a set
     waits for a missing camera, on the stamps of the others and on the clock given to `push` and
     `ready`. A step back of more than `jump_back_ns`, or ahead of more than `jump_ahead_ns`
     (a window's length), is a clock jump. No clock is read here; not thread safe.
@@ -247,20 +257,23 @@ class FrameBuffer:
 
     def _cluster(self) -> _Cluster:
         """Return the oldest cluster: the first pending frame and what lies in its tolerance."""
-        first_ns = self._pending[0].frame.stamp_ns
+        period_ns = self._thinning.camera_period_ns
+        tolerance_ns = self.tolerance_ns
+        if period_ns is not None:
+            tolerance_ns = min(tolerance_ns, int(SHARE_OF_PERIOD * period_ns))
+        end_ns = self._pending[0].frame.stamp_ns + tolerance_ns
         frames: dict[str, _Pending] = {}
         for item in self._pending:
-            if item.frame.stamp_ns > first_ns + self.tolerance_ns:
+            if item.frame.stamp_ns > end_ns:
                 break
             frames.setdefault(item.frame.camera, item)
-        return _Cluster(frames, first_ns)
+        return _Cluster(frames, end_ns)
 
     def _complete(self, cluster: _Cluster, now_ns: int) -> bool:
-        end_ns = cluster.first_ns + self.tolerance_ns
         missing = [camera for camera in self.cameras if camera not in cluster.frames]
-        if all(self._newest.get(camera, end_ns) > end_ns for camera in missing):
+        if all(self._newest.get(camera, cluster.end_ns) > cluster.end_ns for camera in missing):
             return True
-        return (max(self._newest.values()) > end_ns + self.deadline_ns
+        return (max(self._newest.values()) > cluster.end_ns + self.deadline_ns
                 or now_ns - cluster.arrival_ns >= self.deadline_ns)
 
     def _emit(self, cluster: _Cluster) -> None:
@@ -269,8 +282,7 @@ class FrameBuffer:
         self._pending = [item for item in self._pending if id(item) not in taken]
         for camera in self.cameras:
             item = cluster.frames.get(camera)
-            self._closed[camera] = (item.frame.stamp_ns if item
-                                    else cluster.first_ns + self.tolerance_ns)
+            self._closed[camera] = item.frame.stamp_ns if item else cluster.end_ns
         whole = len(cluster.frames) == len(self.cameras)
         for used in self._thinning.push(cluster, whole):
             self._deliver(used)
