@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from truths import make_agent, make_forecast, make_truth
+
 from wm_ros.evaluate import baselines
 from wm_ros.evaluate.agents import Detections, agent_scores, count_agents
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from truths import make_agent, make_forecast, make_truth
+
 from wm_ros.evaluate import agents, calibration, metrics, occupancy, panoptic
 from wm_ros.evaluate.agents import Detections, count_agents, match
 from wm_ros.evaluate.bootstrap import paired_bootstrap

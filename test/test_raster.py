@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 import pytest
-
 from truths import make_truth
+
 from wm_ros import raster
 from wm_ros.types import OUTPUT_GRID, BevGrid
 

@@ -3,8 +3,18 @@
 import numpy as np
 
 from wm_ros.types import (
-    HORIZON_STEPS, MODES, OUTPUT_GRID, AgentForecast, CameraState, EgoPlan, EgoState, Forecast,
-    PlanSource, Truth, WindowInfo)
+    HORIZON_STEPS,
+    MODES,
+    OUTPUT_GRID,
+    AgentForecast,
+    CameraState,
+    EgoPlan,
+    EgoState,
+    Forecast,
+    PlanSource,
+    Truth,
+    WindowInfo,
+)
 
 
 def make_truth(poses, sizes=None, velocities=None, futures=None, classes=None, visible=None,

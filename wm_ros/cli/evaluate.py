@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.choose_threshold:
         return _choose_threshold(arguments)
-    from wm_ros.evaluate.protocol import Task, evaluate
     from wm_ros.evaluate.predictors import PredictorSource
+    from wm_ros.evaluate.protocol import Task, evaluate
     from wm_ros.evaluate.scores import DriveCounter, Scores
     from wm_ros.evaluate.table import table
     from wm_ros.runtime.artifact import load_artifact

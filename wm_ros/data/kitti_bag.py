@@ -11,7 +11,11 @@ from wm_ros.data.bag import COMPRESSED, TRUTH_TOPIC, BagWriter
 from wm_ros.data.kitti import CAMERA, KittiDrive
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.sim_bag import (
-    camera_info_message, odometry_message, optical_frame, static_transforms)
+    camera_info_message,
+    odometry_message,
+    optical_frame,
+    static_transforms,
+)
 from wm_ros.data.truth import truth_message
 
 

@@ -14,8 +14,16 @@ import numpy as np
 from wm_ros import image
 from wm_ros.geometry import project, relative_pose, wrap_angle
 from wm_ros.types import (
-    HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, TIME_STEP_S, CameraRig, EgoPlan, EgoState, PlanSource,
-    Truth)
+    HORIZON_STEPS,
+    OUTPUT_GRID,
+    ROAD_LAYERS,
+    TIME_STEP_S,
+    CameraRig,
+    EgoPlan,
+    EgoState,
+    PlanSource,
+    Truth,
+)
 
 #: The benchmark's rule: pixels at the model's input size, share of the silhouette.
 MIN_PIXELS = 24
