@@ -145,8 +145,8 @@ def test_the_report_is_json_with_the_promised_keys():
     assert again == report
     for key in ('vpq', 'spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision',
                 'recall', 'epa', 'oracle_cv_spa', 'min_ade_6', 'min_fde_6', 'miss_rate_6',
-                'iou_near', 'iou_far', 'soft_iou', 'brier', 'ece', 'covariance_coverage', 'ci', 'n_drives',
-                'n_agents'):
+                'iou_near', 'iou_far', 'soft_iou', 'brier', 'ece', 'covariance_coverage', 'ci',
+                'n_drives', 'n_agents'):
         assert key in report
     assert list(report['iou_far']) == ['0', '0.5', '1', '1.5', '2', '2.5', '3']
 

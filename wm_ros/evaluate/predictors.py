@@ -9,7 +9,7 @@ from wm_ros.runtime.artifact import load_artifact
 from wm_ros.runtime.backend import create_backend
 from wm_ros.types import CameraRig
 
-_open: dict[tuple[PredictorSource, int], Predictor] = {}
+_open: dict[tuple[PredictorSource, int], tuple[Predictor, CameraRig]] = {}
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,11 @@ class PredictorSource:
         if key not in _open:
             artifact = load_artifact(self.artifact)
             backend = create_backend(self.backend, artifact, len(rig), threads=self.threads)
-            _open[key] = Predictor(artifact, backend, rig, PredictorSettings(
+            predictor = Predictor(artifact, backend, rig, PredictorSettings(
                 decode_threads=1, score_threshold=self.score_threshold))
-        elif _open[key].rig is not rig:
-            _open[key].set_rig(rig)
-        return _open[key]
+        else:
+            predictor, last = _open[key]
+            if last is not rig:
+                predictor.set_rig(rig)
+        _open[key] = predictor, rig
+        return predictor
