@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fakes import AGENTS, make_fake_artifact, make_rig, picture
 
-from wm_ros.image import ImageMap, decode, model_camera
+from wm_ros.image import ImageError, ImageMap, decode, model_camera
 from wm_ros.lift import seen_mask
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.runtime.artifact import load_artifact
@@ -247,6 +247,8 @@ def test_the_gap_that_the_buffer_told_counts_too(make):
     (PICTURES[0, 1][:3000], CameraState.CORRUPT, 'truncated'),
     (np.zeros((360, 640, 3), np.uint8), CameraState.BLACK, 'camera camera_1: picture is BLACK'),
     (np.full((360, 640, 3), 255, np.uint8), CameraState.OVEREXPOSED, 'OVEREXPOSED'),
+    (ImageError('camera_1: encoding bayer, want rgb8'), CameraState.CORRUPT,
+     'camera camera_1: encoding bayer'),
     (picture(1, 320, 180), CameraState.UNCALIBRATED, '320x180, want 640x360'),
     (jpeg(picture(1, 320, 180)), CameraState.UNCALIBRATED, '320x180, want 640x360'),
 ])
@@ -463,6 +465,30 @@ def test_a_new_calibration_begins_a_new_window(make):
     assert set(info.cameras.values()) == {CameraState.UNCALIBRATED}
     with pytest.raises(ValueError, match='3 cameras, want 2'):
         predictor.set_rig(make_rig(3))
+
+
+def test_a_camera_without_calibration_is_left_out_and_the_window_goes_on(make):
+    predictor = make()
+    drive(predictor, range(16))
+    predictor.set_uncalibrated({'camera_0': 'camera_0: no CameraInfo yet'})
+    info = predictor.encode(frame_set(16), ego(16))
+    assert info.cameras['camera_0'] is CameraState.UNCALIBRATED and info.reset == ''
+    assert predictor.forecast().reasons == ('camera camera_0: no CameraInfo yet',)
+    predictor.set_uncalibrated({})
+    predictor.encode(frame_set(17), ego(17))
+    assert predictor.forecast().valid
+
+
+def test_settings_may_change_between_sets(make):
+    predictor = make()
+    drive(predictor, range(12))
+    assert not predictor.forecast().valid
+    predictor.settings = PredictorSettings(min_frames=12, frozen_after=1, score_threshold=0.8)
+    forecast = predictor.forecast()
+    assert forecast.valid and 0 < len(forecast.agents) < AGENTS
+    predictor.encode(frame_set(12, camera_0=PICTURES[3, 0]), ego(12))
+    info = predictor.encode(frame_set(13, camera_0=PICTURES[3, 0]), ego(13))
+    assert info.cameras['camera_0'] is CameraState.FROZEN
 
 
 def test_stage_times_come_from_the_clock_handed_in(make):

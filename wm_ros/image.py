@@ -150,8 +150,11 @@ def decode(frame: Frame, camera: CameraModel) -> np.ndarray:
     """
     Return the frame's picture as (H, W, 3) uint8 RGB, at a reduced scale where that is exact.
 
-    Raises ImageError for whatever `check_file` and `check_array` refuse.
+    Raises ImageError for whatever `check_file` and `check_array` refuse, and the one that stands
+    in for a picture refused before.
     """
+    if isinstance(frame.image, ImageError):
+        raise frame.image
     if frame.form is ImageForm.ARRAY:
         check_array(frame.image, camera)
         return frame.image

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,21 +17,11 @@ import numpy as np
 
 from wm_ros import decode as dec
 from wm_ros.association import Associator
+from wm_ros.camera_input import CameraInput
 from wm_ros.ego import MAX_PLAN_M, MAX_SPEED_MPS, constant_turn_rate_plan, extrapolate
 from wm_ros.geometry import relative_pose
-from wm_ros.image import (
-    ImageError,
-    ImageMap,
-    check_array,
-    checksum,
-    decode_bgr,
-    inspect,
-    model_camera,
-)
-from wm_ros.lift import LiftGeometry
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
-from wm_ros.runtime.contract import IMAGE_HEIGHT, IMAGE_WIDTH
 from wm_ros.types import (
     HORIZON_STEPS,
     WINDOW_FRAMES,
@@ -42,9 +31,7 @@ from wm_ros.types import (
     EgoPlan,
     EgoState,
     Forecast,
-    Frame,
     FrameSet,
-    ImageForm,
     WindowInfo,
 )
 from wm_ros.window import SLOT_NS, held_to_range, skipped_between
@@ -103,16 +90,6 @@ class _Entry:
     ego: EgoState | None = None
 
 
-@dataclass
-class _Picture:
-    """Outcome of one camera's decoding."""
-
-    state: CameraState
-    problem: str = ''
-    decode_ns: int = 0
-    resize_ns: int = 0
-
-
 class Predictor:
     """
     Forecasts for one rig with one artifact on one loaded backend.
@@ -126,14 +103,12 @@ class Predictor:
                  settings: PredictorSettings | None = None, plans: int = 1,
                  clock_ns: Callable[[], int] = lambda: 0) -> None:
         self.artifact = artifact
-        self.settings = settings or PredictorSettings()
+        self._settings = settings or PredictorSettings()
         self._backend = backend
         self._clock = clock_ns
-        self._pool = ThreadPoolExecutor(max(1, self.settings.decode_threads), 'wm_ros_decode')
         memory = artifact.specs['encode'].outputs[0].shape
         # Every frame is written twice, 16 places apart, so that the last 16 are always one block.
         self._memory = np.zeros((2 * WINDOW_FRAMES, *memory), dtype=np.float32)
-        self._images = np.zeros((len(rig), IMAGE_HEIGHT, IMAGE_WIDTH, 3), dtype=np.uint8)
         self._now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
         self._age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
         self._frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
@@ -141,35 +116,43 @@ class Predictor:
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
         self._associator = Associator()
-        self._uncalibrated: dict[str, str] = {}
-        self.set_rig(rig)
-        self._reset_reason = 'start'
+        self._cameras = CameraInput(rig, self.settings.decode_threads,
+                                    self.settings.frozen_after, clock_ns)
+        self.reset('start')
 
     # --- rig and window -------------------------------------------------------------------------
 
+    @property
+    def rig(self) -> CameraRig:
+        """The cameras as calibrated, in the model's order."""
+        return self._cameras.rig
+
+    @property
+    def settings(self) -> PredictorSettings:
+        """What holds for the next set and forecast; the decoding threads stay as they are."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: PredictorSettings) -> None:
+        self._settings = settings
+        self._cameras.frozen_after = settings.frozen_after
+
     def set_rig(self, rig: CameraRig) -> None:
         """Take a new calibration of the same cameras; the window begins anew."""
-        if len(rig) != len(self._images):
-            raise ValueError(f'rig: {len(rig)} cameras, want {len(self._images)} as loaded')
-        self.rig = rig
-        self._maps = [ImageMap(camera) for camera in rig.cameras]
-        self._lift = LiftGeometry(
-            CameraRig(tuple(model_camera(camera) for camera in rig.cameras), rig.name))
-        self._tables: dict[tuple[bool, ...], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._cameras.set_rig(rig)
         self.reset('calibration')
 
     def set_uncalibrated(self, problems: Mapping[str, str]) -> None:
         """Leave cameras out whose calibration cannot be used: why, by name. The window goes on."""
-        self._uncalibrated = dict(problems)
+        self._cameras.uncalibrated = dict(problems)
 
     def reset(self, reason: str) -> None:
         """Drop the window and the tracks; `reason` is told by the next `EncodeInfo`."""
+        self._problems: tuple[str, ...] = ()
         self._entries: deque[_Entry] = deque(maxlen=WINDOW_FRAMES)
         self._head = 0
         self._memory[:] = 0
-        self._repeats: list[tuple[int, int]] = [(0, 0)] * len(self.rig)
-        self._states = {name: CameraState.MISSING for name in self.rig.names}
-        self._problems: tuple[str, ...] = ()
+        self._cameras.reset()
         self._encoded: dict[str, np.ndarray] | None = None
         self._latent: np.ndarray | None = None
         self._encode_ms: dict[str, float] = {}
@@ -178,7 +161,7 @@ class Predictor:
 
     def close(self) -> None:
         """Join the decoding threads; the backend stays with its owner."""
-        self._pool.shutdown(wait=True)
+        self._cameras.close()
 
     # --- encode ---------------------------------------------------------------------------------
 
@@ -190,16 +173,12 @@ class Predictor:
         stamp that is not newer than the last one, or a gap of a whole window, begins it anew.
         """
         skipped = self._step_to(frame_set)
+        stages = self._cameras.take(frame_set)
         start = self._clock()
-        pictures = self._decode(frame_set)
-        decoded = self._clock()
-        self._states = {camera.name: picture.state
-                        for camera, picture in zip(self.rig.cameras, pictures, strict=True)}
-        self._problems = tuple(f'camera {picture.problem}' for picture in pictures
-                               if picture.problem)
-        available = tuple(picture.state is CameraState.OK for picture in pictures)
-        index, weight, _ = self._tables_for(available)
+        index, weight = self._cameras.tables()
         lifted = self._clock()
+        self._problems = self._cameras.problems
+        available = self._cameras.available
         self._latent = None
         self._encoded = self._run_encode(index, weight) if any(available) else None
         encoded = self._clock()
@@ -210,10 +189,10 @@ class Predictor:
         self._append(_Entry(frame_set.stamp_ns, self._encoded is not None, not all(available),
                             _at_stamp(ego, frame_set.stamp_ns)),
                      self._encoded['memory'] if self._encoded else None)
-        self._encode_ms = {**_split(decoded - start, pictures), 'lift': (lifted - decoded) / 1e6,
+        self._encode_ms = {**stages, 'lift': (lifted - start) / 1e6,
                            'encode': (encoded - lifted) / 1e6}
         reason, self._reset_reason = self._reset_reason, ''
-        return EncodeInfo(frame_set.stamp_ns, self._states, self._problems, skipped, reason,
+        return EncodeInfo(frame_set.stamp_ns, self._cameras.states, self._problems, skipped, reason,
                           self._encode_ms)
 
     def _step_to(self, frame_set: FrameSet) -> int:
@@ -231,60 +210,9 @@ class Predictor:
             return 0
         return skipped
 
-    def _decode(self, frame_set: FrameSet) -> list[_Picture]:
-        frames = [frame_set.frames.get(name) for name in self.rig.names]
-        # Decoding releases the GIL; each camera writes its own picture, so order cannot matter.
-        pictures = list(self._pool.map(self._picture, range(len(frames)), frames))
-        for i, picture in enumerate(pictures):
-            if picture.state is not CameraState.OK:
-                self._images[i] = 0
-        return pictures
-
-    def _picture(self, i: int, frame: Frame | None) -> _Picture:
-        """Bring one camera's frame into its place of the input and judge it."""
-        camera = self.rig.cameras[i]
-        if camera.name in self._uncalibrated:
-            return _Picture(CameraState.UNCALIBRATED, self._uncalibrated[camera.name])
-        if frame is None:
-            return _Picture(CameraState.MISSING, f'{camera.name}: no frame in the set')
-        start = self._clock()
-        try:
-            if isinstance(frame.image, ImageError):
-                raise frame.image
-            if frame.form is ImageForm.ARRAY:
-                check_array(frame.image, camera)
-                image, bgr = frame.image, False
-            else:
-                image, bgr = decode_bgr(frame.image, camera, self._maps[i].reduction), True
-        except ImageError as err:
-            return _Picture(err.state, str(err), self._clock() - start)
-        decoded = self._clock()
-        self._maps[i].apply(image, self._images[i], bgr)
-        begin, end = self._maps[i].rows
-        state = inspect(self._images[i][begin:end])
-        if state is CameraState.OK and self._is_frozen(i):
-            state = CameraState.FROZEN
-        problem = '' if state is CameraState.OK else f'{camera.name}: picture is {state.name}'
-        return _Picture(state, problem, decoded - start, self._clock() - decoded)
-
-    def _is_frozen(self, i: int) -> bool:
-        """Count how often camera i has shown this very picture in a row."""
-        value = checksum(self._images[i])
-        last, count = self._repeats[i]
-        self._repeats[i] = (value, count + 1 if value == last else 0)
-        return 0 < self.settings.frozen_after <= self._repeats[i][1]
-
-    def _tables_for(self, available: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return lift index, lift weight and seen ground for these cameras, made once."""
-        if available not in self._tables:
-            if len(self._tables) >= 8:  # a flickering camera must not fill the memory
-                self._tables.clear()
-            self._tables[available] = (*self._lift.tables(available), self._lift.seen(available))
-        return self._tables[available]
-
     def _run_encode(self, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray] | None:
         outputs = self._backend.run('encode', {
-            'images': self._images, 'lift_index': index, 'lift_weight': weight})
+            'images': self._cameras.images, 'lift_index': index, 'lift_weight': weight})
         try:
             dec.check_outputs(outputs)
         except dec.OutputError as err:  # one bad frame must not stay in the window for 16
@@ -351,7 +279,7 @@ class Predictor:
             frames_partial=sum(entry.partial for entry in used),
             max_gap_periods=float(max(steps, default=0)), period_ns=self._period_ns(),
             span_ns=entries[-1].stamp_ns - entries[0].stamp_ns, odometry=odometry,
-            cameras=dict(self._states))
+            cameras=dict(self._cameras.states))
         reasons = []
         if len(used) < settings.min_frames:
             reasons.append(f'window: {len(used)} of {WINDOW_FRAMES} frames, '
@@ -416,17 +344,16 @@ class Predictor:
         score = artifact.score_threshold if score is None else score
         observed = settings.observed_threshold
         observed = artifact.observed_threshold if observed is None else observed
-        available = tuple(state is CameraState.OK for state in self._states.values())
         try:
             dec.check_outputs(outputs)
             agents = dec.decode_agents(outputs, row, score)
-            ground = dec.observed_ground(outputs, observed, self._tables_for(available)[2])
+            ground = dec.observed_ground(outputs, observed, self._cameras.seen())
             layers = dec.decode_layers(outputs, row, ground)
         except dec.OutputError as err:
             return dec.no_agents(), [], dec.nothing_observed(), (str(err),)
-        name = self._associator.update if remember else self._associator.match
-        ids = name(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
-                   agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
+        identify = self._associator.update if remember else self._associator.match
+        ids = identify(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
+                       agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
         return agents, ids, layers, ()
 
     def _result(self, window: WindowInfo, ego: EgoState | None, plan: EgoPlan,
@@ -477,10 +404,3 @@ def _odometry_holds(used: list[_Entry]) -> bool:
             return False
     return True
 
-
-def _split(wall_ns: int, pictures: list[_Picture]) -> dict[str, float]:
-    """Share the wall time of the threads between decoding and resizing."""
-    decode = sum(picture.decode_ns for picture in pictures)
-    resize = sum(picture.resize_ns for picture in pictures)
-    share = decode / max(1, decode + resize)
-    return {'decode': wall_ns * share / 1e6, 'resize': wall_ns * (1 - share) / 1e6}
