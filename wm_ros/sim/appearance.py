@@ -45,9 +45,9 @@ def sample_style(rng: np.random.Generator) -> Style:
                     np.sin(elevation)])
     tint = rng.normal(0, 0.03, 3)
     table = {   # sun strength, ambient, shadow, zenith, horizon
-        'sun': (rng.uniform(.45, .75), np.array([.62, .66, .72]), rng.uniform(.3, .6),
+        'sun': (rng.uniform(.5, .95), np.array([.6, .65, .72]), rng.uniform(.28, .55),
                 np.array([70, 125, 205]), np.array([190, 212, 235])),
-        'overcast': (.1, np.array([.82, .84, .86]), .88, np.array([165, 172, 182]),
+        'overcast': (.1, np.array([.9, .92, .95]), .88, np.array([165, 172, 182]),
                      np.array([205, 210, 214])),
         'rain': (.05, np.array([.58, .6, .63]), .93, np.array([120, 126, 134]),
                  np.array([160, 166, 172])),
@@ -70,8 +70,8 @@ def sample_style(rng: np.random.Generator) -> Style:
         np.array([[66, 92, 42], [84, 108, 50], [52, 76, 40], [128, 108, 48], [104, 74, 44]])[
             rng.integers(5)] * rng.uniform(.75, 1.25),
         float(light == 'rain') * rng.uniform(.3, .8), shadow,
-        (1 + rng.normal(0, .05, 3)) * np.exp(rng.normal(0, .13)),
-        np.exp(rng.normal(0, .1)), rng.uniform(.85, 1.25),
+        (1 + rng.normal(0, .045, 3)) * np.exp(rng.normal(.08, .16)),
+        np.exp(rng.normal(-.06, .12)), rng.uniform(.85, 1.38),
         rng.uniform(1, 4) + (rng.uniform(2, 7) if light in ('night', 'dusk') else 0),
         max(0.0, rng.uniform(-.5, .75)), max(0.0, rng.uniform(-.3, .45)),
         rng.uniform(.2, 1.2) * np.deg2rad(.12))
@@ -145,12 +145,11 @@ class Lens:
         table = 255 * np.clip(curve[:, None] * own, 0, 1)**style.gamma
         self._table = np.clip(np.round(table), 0, 255).astype(np.uint8)[None]
         self._blur = style.blur * width / 400
-        self._noise = rng.normal(0, style.noise, (height + 37, width + 41, 3))
-        if width > 800:
-            self._noise = cv2.GaussianBlur(self._noise, (3, 3), .6) * 1.6
-        self._plus = np.clip(self._noise, 0, 60).astype(np.uint8)
-        self._minus = np.clip(-self._noise, 0, 60).astype(np.uint8)
-        del self._noise
+        tile = rng.normal(0, style.noise, (256, 256, 3))
+        tile = np.clip(np.round(tile), -60, 60).astype(np.int8)
+        repeat = (height // 256 + 2, width // 256 + 2, 1)
+        self._plus = np.tile(np.maximum(tile, 0).astype(np.uint8), repeat)
+        self._minus = np.tile(np.maximum(-tile, 0).astype(np.uint8), repeat)
         v, u = np.mgrid[:height, :width]
         r2 = ((u / width - .5)**2 + (v / height - .5)**2) * 2
         fall = np.round(255 * (1 - style.vignette * r2)).astype(np.uint8)
@@ -163,6 +162,6 @@ class Lens:
         if self._vignette is not None:
             image = cv2.multiply(image, self._vignette, scale=1 / 255)
         image = cv2.LUT(np.ascontiguousarray(image), self._table)
-        a, b = rng.integers(0, 37), rng.integers(0, 41)
+        a, b = rng.integers(0, 256), rng.integers(0, 256)
         image = cv2.add(image, self._plus[a:a + height, b:b + width])
         return cv2.subtract(image, self._minus[a:a + height, b:b + width])

@@ -140,7 +140,7 @@ class Ground:
                     cv2.convertScaleAbs(piece, piece, rng.uniform(.85, 1.1))
                     self._image[y:y + b, x:x + a] = piece
         tile = noise_tile(rng, 512, 6)
-        tile = tile / 3 + .12 * rng.standard_normal((512, 512)).astype(np.float32)
+        tile = tile / 3 + .22 * rng.standard_normal((512, 512)).astype(np.float32)
         light = np.clip(128 + 26 * tile * rng.uniform(.5, 1.3), 60, 200).astype(np.uint8)
         light = np.tile(light, (rows // 512 + 1, cols // 512 + 1))[:rows, :cols]
         big = cv2.resize(noise_tile(rng, 64, 4), (cols, rows), interpolation=cv2.INTER_CUBIC)

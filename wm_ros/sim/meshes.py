@@ -14,7 +14,8 @@ import numpy as np
 
 from wm_ros.sim.appearance import Style, noise_tile
 
-(PAINT, GLASS, TYRE, HEADLIGHT, TAILLIGHT, PLATE, TRIM, CARGO, HUB, INDICATOR) = range(10)
+(PAINT, GLASS, TYRE, HEADLIGHT, TAILLIGHT, PLATE, TRIM, CARGO, HUB, SHOULDER, SILL,
+ SKY_GLASS) = range(12)
 
 
 class _Builder:
@@ -29,12 +30,14 @@ class _Builder:
         self.materials.append(material)
         self.details.append(detail)
 
-    def prism(self, profile, half_low, half_high, z_low, z_high, materials) -> None:
+    def prism(self, profile, half_low, half_high, z_low, z_high, materials,
+              taper=0.0) -> None:
         """Extrude a convex profile (x, z) sideways; it narrows from `half_low` to `half_high`."""
-        def half(z):
-            return half_low + (half_high - half_low) * np.clip((z - z_low) / (z_high - z_low), 0, 1)
-        left = [(x, half(z), z) for x, z in profile]
-        right = [(x, -half(z), z) for x, z in profile]
+        def half(x, z):
+            side = half_low + (half_high - half_low) * np.clip((z - z_low) / (z_high - z_low), 0, 1)
+            return side * (1 - taper * np.clip((abs(x) - .4) * 10, 0, 1)**1.5)
+        left = [(x, half(x, z), z) for x, z in profile]
+        right = [(x, -half(x, z), z) for x, z in profile]
         for i in range(len(profile) - 1):
             self.quad([right[i], right[i + 1], left[i + 1], left[i]], materials[i])
         for points in (left, right[::-1]):
@@ -70,8 +73,8 @@ class _Builder:
 
 
 def _lights(b: _Builder, z_head, z_tail, wide=.2) -> None:
-    b.ends(.48 - wide, .47, z_head - .05, z_head + .04, .506, HEADLIGHT, detail=False)
-    b.ends(.49 - wide * .8, .485, z_tail - .06, z_tail + .06, -.506, TAILLIGHT, detail=False)
+    b.ends(.46 - wide, .44, z_head - .05, z_head + .04, .506, HEADLIGHT, detail=False)
+    b.ends(.46 - wide * .8, .445, z_tail - .06, z_tail + .06, -.506, TAILLIGHT, detail=False)
     b.ends(-.17, .17, z_tail - .16, z_tail - .08, -.508, PLATE, mirror=False)
     b.ends(-.15, .15, .22, .29, .508, PLATE, mirror=False)
 
@@ -87,8 +90,14 @@ def vehicle_mesh(name: str):
         front, roof_front = (.24, .04) if name != 'suv' else (.26, .1)
         b.prism([(-.5, .16), (-.5, belt - .06), (-.47, belt), (front + .01, belt), (.46, belt - .1),
                  (.5, belt - .18), (.5, .16)], .47, .5, .16, .45,
-                [PAINT, PAINT, PAINT, PAINT, PAINT, PAINT, PAINT])
-        b.sides([(-.5, .16), (-.5, .24), (.5, .24), (.5, .16)], .502, TRIM)
+                [PAINT, PAINT, PAINT, PAINT, PAINT, PAINT, PAINT], .13)
+        b.sides([(-.41, belt - .13), (-.41, belt - .02), (.38, belt - .02), (.38, belt - .13)],
+                .501, SHOULDER)
+        b.sides([(-.41, .24), (-.41, .36), (.41, .36), (.41, .24)], .501, SILL)
+        b.sides([(-.41, .16), (-.41, .24), (.41, .24), (.41, .16)], .502, TRIM)
+        for x in (-.31, .31):           # wheel arches
+            b.sides([(x - .086, .2), (x - .06, .455), (x + .06, .455), (x + .086, .2)], .503,
+                    TRIM, False)
         b.prism([(rear, belt), (roof_rear, .97), (roof_front, 1.0), (front, belt)], .47, .38, belt, 1.,
                 [PAINT, PAINT, PAINT, PAINT])
 
@@ -114,6 +123,13 @@ def vehicle_mesh(name: str):
         b.ends(-.47, .47, .16, .23, -.503, TRIM, mirror=False)
         b.wheels((-.31, .31), .073, .215)
         _lights(b, belt - .14, belt - .1)
+        for y in (1, -1):               # mirrors
+            b.quad([(front - .06, y * .48, belt + .02), (front - .06, y * .56, belt + .02),
+                    (front - .06, y * .56, belt + .09), (front - .06, y * .48, belt + .09)][::y],
+                   TRIM, True)
+            b.quad([(front - .06, y * .48, belt + .02), (front - .06, y * .56, belt + .02),
+                    (front - .06, y * .56, belt + .09), (front - .06, y * .48, belt + .09)][::-y],
+                   PAINT, True)
         b.sides([(mid, .3), (mid + .004, .3), (mid + .004, belt), (mid, belt)][::-1], .503, TRIM)
     elif name == 'van':
         b.prism([(-.5, .1), (-.5, .97), (-.47, 1.), (.18, .99), (.36, .62), (.49, .48), (.5, .1)],
@@ -279,18 +295,22 @@ def crown(rng: np.random.Generator, style: Style, size: int) -> tuple[np.ndarray
     """Return a tree crown: RGB (size, size, 3) lit from the top, and its mask."""
     mask = np.zeros((size, size), np.uint8)
     tone = np.zeros((size, size), np.float32)
-    for _ in range(90):
-        r = rng.uniform(.06, .16) * size
-        angle, reach = rng.uniform(0, 2 * np.pi), .38 * size * np.sqrt(rng.random())
-        x = size / 2 + reach * np.cos(angle)
-        y = size / 2 + reach * np.sin(angle) * .95
-        level = 1.0 - .55 * (y / size) + rng.normal(0, .14)
+    cone = rng.random() < .2
+    tall = rng.uniform(.8, 1.0)
+    for k in range(120):
+        r = rng.uniform(.05, .13) * size
+        angle, reach = rng.uniform(0, 2 * np.pi), .4 * size * np.sqrt(rng.random())
+        x = size / 2 + reach * np.cos(angle) * tall
+        y = size / 2 + reach * np.sin(angle)
+        if cone:
+            x = size / 2 + (x - size / 2) * np.clip(y / size * 1.25, .06, 1)
+        level = 1.28 - .75 * (y / size) + rng.normal(0, .16)
         cv2.circle(mask, (int(x), int(y)), int(r), 255, -1)
         cv2.circle(tone, (int(x), int(y)), int(r), float(level), -1)
+        cv2.circle(tone, (int(x - .2 * r), int(y - .3 * r)), int(.55 * r), float(level * 1.15), -1)
     rough = noise_tile(rng, size, 4)
-    mask[(rough > 1.35) & (mask > 0)] = 0
-    edge = cv2.blur(mask, (5, 5))
-    mask[(edge < 200) & (rough > .2)] = 0
-    image = style.leaves * (tone * (1 + .22 * rough))[..., None]
-    image = image + rng.standard_normal((size, size, 1)) * 7
+    edge = cv2.blur(mask, (max(3, size // 12) | 1,) * 2)
+    mask[(rough > 2.1 - 1.2 * (edge < 225)) & (mask > 0)] = 0
+    image = style.leaves * (tone * (1 + .2 * rough))[..., None]
+    image = image * (1 + .14 * rng.standard_normal((size, size, 1)))
     return np.clip(image, 0, 255).astype(np.uint8), mask

@@ -26,6 +26,7 @@ from wm_ros.types import CameraModel, CameraRig
 #: Model input width, at which pixels are counted for the visibility rule.
 MODEL_WIDTH = 400
 _FAR_M = 110.0
+_ROOFS = np.array([[128., 66., 48.], [92., 52., 42.], [74., 74., 80.], [104., 84., 70.]])
 _NEAR_M = 0.25
 
 
@@ -164,6 +165,7 @@ class Renderer:
         near = np.hypot(layout.statics[:, 0] - middle[0], layout.statics[:, 1] - middle[1]) < span
         self._statics = layout.statics[near]
         self._static_seed = rng.integers(0, 2**31, len(self._statics))
+        self._roofs: dict = {}
         self._panels = self._make_panels()
         up = np.array([0., 0., 1.])
         self._panel_table = (
@@ -185,6 +187,7 @@ class Renderer:
     def _make_panels(self) -> list:
         """Return (centre, origin, along, width, height, normal, kind, seed) of upright faces."""
         panels = []
+        pitched = {'street': 30, 'suburb': 85, 'arterial': 15}[self.drive.layout.kind]
         for row, seed in zip(self._statics, self._static_seed):
             x, y, yaw, length, width, height, kind = row
             if kind not in (BUILDING, WALL, HEDGE, FENCE):
@@ -199,6 +202,21 @@ class Renderer:
             for f, (origin, along, size, normal) in enumerate(faces):
                 panels.append((origin + along * size / 2, origin, along, size, height, normal,
                                int(kind), (int(seed), f)))
+                if kind == BUILDING and seed % 100 < pitched:
+                    # Long sides carry a slope up to the ridge, short sides a gable.
+                    ridge, depth = .28 * min(length, width) + .6, width if f < 2 else length
+                    up = np.array([0., 0., height])
+                    a, b = origin + up, origin + along * size + up
+                    inward = -normal * depth / 2 + np.array([0., 0., ridge])
+                    if (f < 2) == (length >= width):
+                        quad = np.array([a - along * .3, b + along * .3, b + inward, a + inward])
+                        tone = _ROOFS[seed % len(_ROOFS)] * light_on(
+                            self.style, normal * .6 + np.array([0., 0., .8]))
+                    else:
+                        top = (a + b) / 2 + np.array([0., 0., ridge])
+                        quad = np.array([a, b, top, top])
+                        tone = np.array([168., 156., 140.]) * light_on(self.style, normal)
+                    self._roofs[int(seed), f] = quad, tone
         return panels
 
     def _texture(self, panel, scale: float):
@@ -233,12 +251,20 @@ class Renderer:
 
     def _draw_panel(self, view: View, argument) -> None:
         panel, pixels = argument
+        roof = self._roofs.get(panel[7])
+        if roof is not None:
+            shape = view.clipped(roof[0])
+            if shape is not None:
+                depth = float(panel[0] @ view.matrix[2, :3] + view.matrix[2, 3])
+                view.polygon(shape, view.colour(roof[1], max(depth, 1.)))
         centre, origin, along, size, height, normal, kind, _ = panel
         up = np.array([0., 0., height])
-        low = np.floor(np.maximum(pixels.min(0), 0)).astype(int)
-        high = np.ceil(np.minimum(pixels.max(0), [view.width - 1, view.height - 1])).astype(int) + 1
-        w, h = high - low
-        if w < 1 or h < 1 or pixels[:, 0].max() < 0 or pixels[:, 1].max() < 0:
+        corners = pixels.tolist()
+        us, vs = [c[0] for c in corners], [c[1] for c in corners]
+        low = (int(max(min(us), 0)), int(max(min(vs), 0)))
+        high = (int(min(max(us), view.width - 1)) + 1, int(min(max(vs), view.height - 1)) + 1)
+        w, h = high[0] - low[0], high[1] - low[1]
+        if w < 1 or h < 1 or high[0] < 1 or high[1] < 1:
             return
         depth = max(float(centre @ view.matrix[2, :3] + view.matrix[2, 3]), 1.0)
         texture, mask = self._texture(panel, view.focal / depth)
@@ -248,22 +274,25 @@ class Renderer:
             return
         th, tw = texture.shape[:2]
         # texture (u, v) -> layout: origin + along * size * u / tw + up * (1 - v / th)
-        a = view.matrix[:, :3] @ (along * size / tw)
-        b = view.matrix[:, :3] @ (-up / th)
-        c = view.matrix[:, :3] @ (origin + up) + view.matrix[:, 3]
-        home = np.stack([a, b, c + .5 * a + .5 * b], 1)
-        shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1.]])
-        patch = cv2.warpPerspective(texture, shift @ home, (int(w), int(h)),
+        axes = np.zeros((4, 3))
+        axes[:3, 0], axes[2, 1] = along * (size / tw), -height / th
+        axes[:3, 2] = origin + up
+        axes[3, 2] = 1.0
+        home = view.matrix @ axes
+        home[:, 2] += .5 * (home[:, 0] + home[:, 1])
+        home[0] -= low[0] * home[2]
+        home[1] -= low[1] * home[2]
+        patch = cv2.warpPerspective(texture, home, (w, h),
                                     flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         haze = view.haze(depth)
         if haze > .02:
             patch = cv2.convertScaleAbs(patch, alpha=1 - haze)
             patch = cv2.add(patch, (*(view.fog * haze), 0.))
-        stencil = np.zeros((int(h), int(w)), np.uint8)
+        stencil = np.zeros((h, w), np.uint8)
         cv2.fillConvexPoly(stencil, np.round((pixels - low) * 8).astype(np.int32), 255,
                            cv2.LINE_8, 3)
         if mask is not None:
-            holes = cv2.warpPerspective(mask, shift @ home, (int(w), int(h)))
+            holes = cv2.warpPerspective(mask, home, (w, h))
             stencil = cv2.bitwise_and(stencil, holes)
             stencil = cv2.threshold(stencil, 100, 255, cv2.THRESH_BINARY)[1]
         roi = view.canvas[low[1]:high[1], low[0]:high[0]]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wm_ros.sim.appearance import Style
 from wm_ros.sim.meshes import (
-    CARGO, GLASS, HEADLIGHT, HUB, INDICATOR, PAINT, PLATE, TAILLIGHT, TRIM, TYRE, crown,
+    CARGO, GLASS, HEADLIGHT, HUB, PAINT, PLATE, SHOULDER, SILL, TAILLIGHT, TRIM, TYRE, crown,
     normals_of, paint, vehicle_mesh)
 from wm_ros.sim.traffic import BUS, CAR, TRUCK, VAN, Recording
 
@@ -55,12 +55,12 @@ class AgentMeshes:
                 body = paint(rng)
                 cargo = paint(rng) if rng.random() < .5 else np.array([225., 225., 220.])
                 glass = np.array([34., 42., 50.]) * rng.uniform(.6, 2.2)
-                table = np.zeros((10, 3))
+                table = np.zeros((12, 3))
                 table[PAINT], table[GLASS], table[CARGO] = body, glass, cargo
                 table[TYRE], table[TRIM], table[PLATE] = 22., 36., (226, 222, 200)
                 table[HUB] = rng.uniform(60, 170)
                 table[HEADLIGHT], table[TAILLIGHT] = (226, 228, 224), (150, 14, 18)
-                table[INDICATOR] = (240, 150, 20)
+                table[SHOULDER], table[SILL] = np.minimum(body * 1.1 + 8, 250), body * .84
                 scaled = mesh * recording.sizes[a]
                 quads.append(scaled)
                 normals.append(normals_of(scaled))
@@ -174,7 +174,7 @@ class AgentMeshes:
             return
         pose, size = world['poses'], world['sizes']
         c, s = np.cos(pose[:, 2]), np.sin(pose[:, 2])
-        half = size[:, :2] / 2
+        half = size[:, :2] / 2 * np.where(size[:, :1] < 1.0, .55, 1.0)
         corners = np.stack([
             np.stack([pose[:, 0] + c * a * half[:, 0] - s * b * half[:, 1],
                       pose[:, 1] + s * a * half[:, 0] + c * b * half[:, 1],
