@@ -69,3 +69,45 @@ def jpeg(width=160, height=90, shade=120):
     picture[..., 1] = np.linspace(0, 255, height)[:, None]
     picture[..., 2] = shade
     return cv2.imencode('.jpg', picture)[1].tobytes()
+
+
+def forecast_near(truth, rng=None):
+    """Return a forecast that a good model would make: the truth with noise, and six modes."""
+    from wm_ros import raster
+    rng = rng or np.random.default_rng(truth.stamp_ns % 2**32)
+    agents = []
+    for i in np.flatnonzero(truth.visible):
+        pose = truth.poses[i] + rng.normal(0, [0.3, 0.3, 0.03])
+        times = 0.5 * np.arange(1, HORIZON_STEPS + 1)[:, None]
+        paths = np.repeat((pose[:2] + truth.velocities[i] * times)[None], MODES, axis=0)
+        if np.isfinite(truth.futures[i]).all():
+            paths[0] = truth.futures[i, :, :2] + rng.normal(0, 0.2, (HORIZON_STEPS, 2))
+        for k in range(1, MODES):
+            paths[k] += rng.normal(0, 0.5, 2) * times
+        classes = np.full(8, 0.02, np.float32)
+        classes[truth.classes[i]] = 0.86
+        agents.append(AgentForecast(
+            track_id=int(truth.ids[i]).to_bytes(16, 'little', signed=True),
+            score=float(rng.uniform(0.5, 1)), class_probabilities=classes, pose=pose,
+            pose_covariance=np.eye(3) * 0.1, velocity_mps=truth.velocities[i],
+            twist_covariance=np.eye(2) * 0.1, size_m=truth.sizes[i], trajectories_m=paths,
+            mode_probabilities=np.array([0.5, 0.2, 0.12, 0.1, 0.05, 0.03], np.float32),
+            covariances_m2=np.tile(np.diag([0.4, 0.15]), (MODES, HORIZON_STEPS, 1, 1))
+            * np.arange(1, HORIZON_STEPS + 1)[:, None, None]))
+    import cv2
+    hidden = ~truth.observed
+    occupancy = np.stack([cv2.GaussianBlur(raster.agent_occupancy(
+        truth, step, agents=truth.visible).astype(np.float32), (0, 0), 0.8 + 0.3 * step)
+        for step in range(HORIZON_STEPS + 1)])
+    codes = np.rint(np.clip(occupancy, 0, 1) * 254).astype(np.uint8)
+    road = (truth.road * 254).astype(np.uint8)
+    static = road[2].copy()
+    codes[:, hidden] = static[hidden] = 255
+    road[:, hidden] = 255
+    return Forecast(
+        stamp_ns=truth.stamp_ns, valid=True, reasons=(),
+        window=WindowInfo(16, 0, 0, 1.0, PERIOD_NS, 15 * PERIOD_NS, True, {}),
+        ego_plan=truth.ego_plan, odom_from_base=truth.ego.odom_from_base, agents=tuple(agents),
+        occupancy_agents=codes, occupancy_static=static,
+        flow=np.zeros((HORIZON_STEPS + 1, 2, *OUTPUT_GRID.shape), np.float32), road=road,
+        model_hash='cd' * 32, precision={'encode': 'i8', 'fold': 'f32', 'rollout': 'i8'})

@@ -8,7 +8,10 @@ itself and renders every frame that it is given, in any order.
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from wm_ros.types import CameraModel, CameraRig, EgoState, Truth
 
 ODOMETRY_RATE_HZ = 50
 SECOND_NS = 1_000_000_000
+#: Sets that each process may be ahead of the writer, which bounds the memory.
+AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,19 @@ def _rendered(settings: DriveSettings, n: int,
         worker = _Worker(settings)
         yield from (worker.frame(i) for i in range(n))
         return
-    # Forked workers would share locks with whatever threads this process runs.
-    with multiprocessing.get_context('spawn').Pool(
-            workers, initializer=_start_worker, initargs=(settings,)) as pool:
-        yield from pool.imap(_frame, range(n))
+    # Forked workers would share locks with whatever threads this process runs. An executor, not a
+    # Pool: where a worker is killed, a Pool waits for ever.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start_worker,
+                             (settings,)) as pool:
+        waiting = deque(pool.submit(_frame, i) for i in range(min(n, AHEAD * workers)))
+        for i in range(n):
+            try:
+                result = waiting.popleft().result()
+            except BrokenProcessPool as err:
+                raise RuntimeError(f'a rendering process died at set {i} of {n}') from err
+            if i + AHEAD * workers < n:
+                waiting.append(pool.submit(_frame, i + AHEAD * workers))
+            yield result
 
 
 def _odometry_states(states: list[EgoState], stamps: list[int]) -> list[EgoState]:

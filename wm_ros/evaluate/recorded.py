@@ -57,12 +57,16 @@ def score(forecasts: list[Forecast], truths: dict[int, Truth]) -> dict[str, Any]
     """
     Return the report of `Scores` over the forecasts that have a truth, None where none has.
 
-    What was published is scored as it is: the node has applied its threshold already.
+    Scored is what was published from the first valid forecast on: before it the window fills. An
+    invalid one after that counts, as one that misses every agent. The node has applied its score
+    threshold already.
     """
     counter = DriveCounter(threshold=0.0)
+    running = False
     for forecast in forecasts:
+        running |= forecast.valid
         truth = truths.get(forecast.stamp_ns)
-        if truth is not None:
+        if running and truth is not None:
             counter.add(forecast, truth)
     if not counter.forecasts:
         return None
