@@ -10,6 +10,6 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 
-# `python -m pytest` puts the checkout first; the processes that tests start must not do that either.
+# `python -m pytest` puts the checkout first; processes that tests start must not do that either.
 sys.path[:] = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != REPO]
 os.environ['PYTHONSAFEPATH'] = '1'
