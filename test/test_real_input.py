@@ -126,9 +126,13 @@ def test_a_forecast_for_every_complete_window_at_the_recordings_own_rate(tmp_pat
     assert [s for s in complete if s not in forecasts] == []
     assert [s for s in complete if s not in layers] == []
     wrong = {i: list(forecasts[s].invalid_reasons) for i, s in enumerate(stamps)
-             if i >= MIN_FRAMES - 1 and s in forecasts and not forecasts[s].valid}
+             if i >= MIN_FRAMES and s in forecasts and not forecasts[s].valid}
     assert wrong == {}
-    assert all(forecasts[s].window.frames_used == WINDOW_FRAMES for s in complete)
+    # DDS keeps the order within a topic only: the first picture may come before the first
+    # CameraInfo, and is lost then.
+    used = [forecasts[s].window.frames_used for s in complete]
+    assert used[0] >= WINDOW_FRAMES - 1
+    assert set(used[1:]) == {WINDOW_FRAMES}
     assert all(forecasts[s].window.odometry for s in complete)
 
     sent = {int(stamp): at for stamp, at in
