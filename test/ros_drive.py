@@ -145,13 +145,22 @@ class Drive:
         wait_for(lambda: all(entry.get_subscription_count() for entry in publishers), timeout_s,
                  'the node to subscribe')
 
-    def calibrate(self) -> None:
-        """Publish CameraInfo and a first odometry; wait until the node has them."""
-        self.send_info()
-        self.send_odometry(self.stamp_ns)
-        for name in self.rig.names:
-            self.wait_status(f'camera {name}', 1, 'waiting for the first image')
-        self.wait_status('odometry', 0)
+    def calibrate(self, node: str = 'world_model') -> None:
+        """Publish CameraInfo and odometry until the node has them: the first ones may get lost."""
+        def ready() -> bool:
+            return (all(self.value(f'camera {name}', 'calibration', node) == 'ok'
+                        for name in self.rig.names)
+                    and self.status('odometry', node).level == bytes([0]))
+
+        until = time.monotonic() + 10.0
+        while not ready():
+            self.send_info()
+            self.send_odometry(self.stamp_ns)
+            try:
+                wait_for(ready, 0.3, f'{node} to take the calibration')
+            except TimeoutError:
+                if time.monotonic() > until:
+                    raise
 
     def send_info(self, **changes: CameraInfo) -> None:
         """Publish CameraInfo for every camera, `changes` by name instead of the right ones."""
@@ -210,26 +219,33 @@ class Drive:
         wait_for(lambda: stamp_ns in self.stamps(output), timeout_s, f'{output} of {stamp_ns}')
         return self.got[output][self.stamps(output).index(stamp_ns)]
 
-    def status(self, name: str) -> Any:
-        """Return the newest diagnostic status of that name, without the node's before it."""
+    def status(self, name: str, node: str = 'world_model') -> Any:
+        """Return the newest diagnostic status of that name of a node."""
         for msg in reversed(self.diagnostics):
             for entry in msg.status:
-                if entry.name.split(': ', 1)[1] == name:
+                if entry.name == f'{node}: {name}':
                     return entry
         return None
 
-    def wait_status(self, name: str, level: int, text: str = '', timeout_s: float = 5.0) -> Any:
+    def value(self, name: str, key: str, node: str = 'world_model') -> str | None:
+        """Return one value of the newest diagnostic status of that name."""
+        entry = self.status(name, node)
+        return next((pair.value for pair in entry.values if pair.key == key), None
+                    ) if entry else None
+
+    def wait_status(self, name: str, level: int, text: str = '', timeout_s: float = 5.0,
+                    node: str = 'world_model') -> Any:
         """Wait for a status of that level and text; return it."""
         def there() -> bool:
-            entry = self.status(name)
+            entry = self.status(name, node)
             return entry is not None and entry.level == bytes([level]) and text in entry.message
         try:
             wait_for(there, timeout_s, name)
         except TimeoutError:
-            entry = self.status(name)
+            entry = self.status(name, node)
             raise AssertionError(f'{name}: want level {level} with {text!r}, got '
                                  f'{entry and (entry.level, entry.message)}') from None
-        return self.status(name)
+        return self.status(name, node)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

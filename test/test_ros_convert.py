@@ -15,19 +15,28 @@ from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
-from wm_ros.msg import AgentForecastArray, EgoPlan as EgoPlanMessage, OccupancyFlow
-from wm_ros.msg import OccupancyForecast, WindowInfo as WindowInfoMessage
 
 from wm_ros import messages
 from wm_ros.ego import EgoHistory
 from wm_ros.image import ImageError
 from wm_ros.messages import FrameOfReference
+from wm_ros.msg import AgentForecastArray, OccupancyFlow, OccupancyForecast
+from wm_ros.msg import EgoPlan as EgoPlanMessage
+from wm_ros.msg import WindowInfo as WindowInfoMessage
 from wm_ros.ros import convert
 from wm_ros.ros.markers import markers_message
 from wm_ros.ros.plan import PlanError, plan_from_message
 from wm_ros.types import (
-    AgentForecast, CameraState, EgoPlan, EgoState, Forecast, Frame, FrameSet, PlanSource,
-    WindowInfo)
+    AgentForecast,
+    CameraState,
+    EgoPlan,
+    EgoState,
+    Forecast,
+    Frame,
+    FrameSet,
+    PlanSource,
+    WindowInfo,
+)
 
 NS = 1_000_000_000
 TYPES = convert.message_types()

@@ -13,11 +13,11 @@ pytest.importorskip('rclpy')
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, wait_for, write_rig
+from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, write_rig
 from sensor_msgs.msg import Image
-from wm_ros.msg import EgoPlan, WindowInfo
 
 from wm_ros.messages import MessageTypes
+from wm_ros.msg import EgoPlan, WindowInfo
 from wm_ros.ros.convert import message_types
 from wm_ros.ros.node import WorldModelNode
 
@@ -159,10 +159,7 @@ def test_missing_camera_info_and_bad_k_keep_the_camera_out(world):
     assert not forecast.info.valid
     assert forecast.info.window.camera_states[1] == WindowInfo.CAMERA_UNCALIBRATED
     assert 'camera_1: k' in ' '.join(forecast.info.invalid_reasons)
-    drive.send_info()
-    wait_for(lambda: 'ok' == next(
-        (value.value for value in drive.status('camera camera_1').values
-         if value.key == 'calibration'), ''), 5.0, 'the calibration')
+    drive.calibrate()
     stamps = drive.run(16)
     assert drive.forecast(stamps[-1]).info.valid
 
@@ -283,7 +280,7 @@ def test_parameters_change_together_or_not_at_all(world):
 @pytest.mark.parametrize(('values', 'wanted'), [
     ({'threads': -1}, 'parameter threads: want at least 0, got -1'),
     ({'min_frames': 3.5}, 'parameter min_frames: want integer, got 3.5'),
-    ({'backend': 'abacus'}, "parameter backend: want one of auto, openvino"),
+    ({'backend': 'abacus'}, 'parameter backend: want one of auto, openvino'),
     ({'min_frame': 3}, 'parameter min_frame: unknown; did you mean min_frames?'),
     ({'artifact': '/nowhere'}, '/nowhere/manifest.json: No such file or directory'),
     ({'rig_file': '/nowhere.yaml'}, '/nowhere.yaml: No such file or directory, want a readable'),
@@ -320,6 +317,7 @@ def test_every_transition_can_be_walked_again(world):
         assert node.trigger_configure() == SUCCESS
         assert node.trigger_activate() == SUCCESS
         drive.wait_connected()
+        drive.diagnostics.clear()
         drive.calibrate()
         drive.run(2)
         assert node.trigger_deactivate() == SUCCESS
