@@ -176,6 +176,7 @@ class Renderer:
         loose = ~np.isin(self._statics[:, 6], (BUILDING, WALL, HEDGE, FENCE))
         self._loose = list(zip(self._statics[loose], self._static_seed[loose].tolist()))
         size = self._statics[loose]
+        self._loose_reach = np.where(size[:, 5] > 3.5, _FAR_M, 60.0)
         self._loose_table = (size[:, :2], size[:, 5],
                              np.maximum(size[:, 3], np.where(size[:, 6] == TREE, .45, .3)
                                         * size[:, 5]))
@@ -405,7 +406,7 @@ class Renderer:
             return ok, np.hypot(*(xy - view.position[:2]).T), u - margin, u + margin, top
 
         ok, distance, left, right, top = extent(*self._loose_table)
-        for k in np.flatnonzero(ok & (distance < _FAR_M) & (distance > .6)):
+        for k in np.flatnonzero(ok & (distance < self._loose_reach) & (distance > .6)):
             yield distance[k], 'static', self._loose[k], left[k], right[k], top[k], None
         if len(self._panels):
             centre, normal, quads, opaque = self._panel_table

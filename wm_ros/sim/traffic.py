@@ -49,9 +49,9 @@ class World:
 WORLDS = {
     'sim': World(),
     'sim-hard': World(
-        gap_m=(18.0, 50.0), parked=(0.0, 0.12), car_park=(0.0, 0.1), pull_out=0.2,
+        gap_m=(16.0, 46.0), parked=(0.0, 0.12), car_park=(0.0, 0.1), pull_out=0.2,
         stop_in_lane=0.14, lane_change=0.5, turn=0.75, walkers=(1, 9), standing=(0, 1),
-        crossers=(4, 14), pause=0.8, turn_back=0.4,
+        crossers=(6, 18), pause=0.8, turn_back=0.4,
         step_out=0.5, cyclists=(2, 9), speed_spread=0.25, brake_hard=0.2,
         ego_stop=0.2, start_stopped=0.25, speed_change=0.9),
 }
