@@ -21,9 +21,6 @@ HORIZON_ROW = 48
 #: A file may hold this many bytes a pixel of the calibrated size; beyond that it is not decoded.
 MAX_BYTES_PER_PIXEL = 4
 MAX_HEADER_BYTES = 1 << 16
-#: Reduced decoding rounds sizes up; a file is decoded larger where that would move input pixels
-#: by more than this.
-MAX_SHIFT_PX = 0.05
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
             8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -137,11 +134,11 @@ class ImageMap:
 
 
 def _reduction(camera: CameraModel) -> int:
-    """Return the largest reduction (1, 2, 4, 8) that keeps 400 columns and the geometry."""
+    """Return the largest reduction (1, 2, 4, 8) that keeps 400 columns and divides both sides."""
     for factor in (8, 4, 2):
-        excess_x = -camera.width % factor / camera.width * IMAGE_WIDTH
-        excess_y = -camera.height % factor / camera.height * IMAGE_HEIGHT
-        if camera.width // factor >= IMAGE_WIDTH and max(excess_x, excess_y) <= MAX_SHIFT_PX:
+        # Where it does not divide, decoders round up and the picture would no longer fit `k`.
+        divides = camera.width % factor == 0 and camera.height % factor == 0
+        if divides and camera.width // factor >= IMAGE_WIDTH:
             return factor
     return 1
 
@@ -171,7 +168,7 @@ def decode_bgr(data: bytes | memoryview, camera: CameraModel, reduction: int) ->
         raise ImageError(f'{camera.name}: the decoder refused the file: {err.err}') from err
     if image is None:
         raise ImageError(f'{camera.name}: {len(data)} bytes that do not decode, want an image')
-    want = (-(-camera.height // reduction), -(-camera.width // reduction), 3)
+    want = (camera.height // reduction, camera.width // reduction, 3)
     if image.shape != want:
         raise ImageError(f'{camera.name}: decoded to {image.shape}, want {want}')
     return image
