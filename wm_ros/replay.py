@@ -49,16 +49,17 @@ class Replay:
 
     `buffer` holds the cameras of the predictor's rig. The window is that of the node: sets are
     built from stamps alone, and the ego state of a set is the one that `EgoHistory` gives for its
-    stamp.
+    stamp. `odometry` tells whether the bag has any: a set then waits for it.
     """
 
-    def __init__(self, predictor: CorePredictor, buffer: FrameBuffer) -> None:
+    def __init__(self, predictor: CorePredictor, buffer: FrameBuffer,
+                 odometry: bool = True) -> None:
         self.counts = Counts()
+        self._odometry = odometry
         self._predictor = predictor
         self._buffer = buffer
         self._history = EgoHistory()
         self._waiting: deque[FrameSet] = deque()
-        self._odometry_ns: int | None = None
 
     def run(self, values: Iterable[tuple[int, Frame | EgoState]]) -> Iterator[Forecast]:
         """Yield one forecast a camera set, as `BagReader.values` feeds it."""
@@ -66,7 +67,6 @@ class Replay:
         for now_ns, value in values:
             if isinstance(value, EgoState):
                 self._history.push(value)
-                self._odometry_ns = now_ns
             else:
                 self._push(value, now_ns)
             self._waiting.extend(self._buffer.ready(now_ns))
@@ -86,9 +86,9 @@ class Replay:
         """Forecast the sets whose odometry has come or will not come; all of them at the end."""
         while self._waiting:
             frames = self._waiting[0]
-            alive = (now_ns is not None and self._odometry_ns is not None
+            waits = (self._odometry and now_ns is not None
                      and now_ns - frames.stamp_ns < ODOMETRY_WAIT_NS)
-            if alive and not self._history.settled(frames.stamp_ns):
+            if waits and not self._history.settled(frames.stamp_ns):
                 return
             self._waiting.popleft()
             self._predictor.encode(frames, self._history.at(frames.stamp_ns))

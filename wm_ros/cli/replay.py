@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         backend = create_backend(arguments.backend, artifact, len(rig), threads=arguments.threads)
         try:
             predictor = Predictor(artifact, backend, rig)
-            replay = Replay(predictor, FrameBuffer(rig.names, deadline_ns=500_000_000))
+            replay = Replay(predictor, FrameBuffer(rig.names, deadline_ns=500_000_000),
+                            odometry=reader.odometry_topic() is not None)
             expected = max(reader.topics[topics[name].image].count for name in rig.names)
             progress = Progress('replay', 'camera sets')
             start = time.monotonic()

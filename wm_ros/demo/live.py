@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_ros.data.bag import BagReader
 from wm_ros.demo.processes import peak_memory_mb, Process, ProcessError
 from wm_ros.share import share_path
 
@@ -97,6 +98,23 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
                    exit_s, begun)
 
 
+def node_stages(bag: Path) -> dict[str, float]:
+    """
+    Return the median milliseconds of each stage as the node's own diagnostics report them.
+
+    A report covers a second, so this is the median over seconds of their medians.
+    """
+    found: dict[str, list[float]] = {}
+    with BagReader(bag) as reader:
+        for _, _, msg in reader.read(['/diagnostics']):
+            for entry in msg.status:
+                for item in entry.values if entry.name.endswith('inference') else ():
+                    stage, _, kind = item.key.partition('_ms ')
+                    if kind.startswith('p50'):
+                        found.setdefault(stage, []).append(float(item.value.split('/')[0]))
+    return {stage: round(float(np.median(values)), 2) for stage, values in found.items()}
+
+
 def summarise(run: LiveRun, forecasts: list[Any], scores: dict[str, Any] | None) -> dict[str, Any]:
     """Return the figures of a live run, JSON-ready; latencies are those of valid forecasts."""
     by_stamp = {forecast.stamp_ns: forecast for forecast in forecasts}
@@ -123,6 +141,7 @@ def summarise(run: LiveRun, forecasts: list[Any], scores: dict[str, Any] | None)
         'node_peak_memory_mb': run.node_memory_mb and round(run.node_memory_mb),
         'model_hash': forecasts[-1].model_hash if forecasts else '',
         'precision': forecasts[-1].precision if forecasts else {},
+        'node_stages_p50_ms': node_stages(run.bag),
         'latency_ms': {str(s): round(ms, 1) for s, ms in sorted(run.latency_ms.items())},
         'scores': scores}
 
@@ -142,12 +161,14 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         line('stamp to publish, p50 / p95', 'none' if summary['latency_p50_ms'] is None else
              f'{summary["latency_p50_ms"]:.0f} / {summary["latency_p95_ms"]:.0f} ms (max '
              f'{summary["latency_max_ms"]:.0f} ms)'),
+        line('  of that, inside the node', _stages(summary['node_stages_p50_ms'])),
         line('node', f'started in {summary["node_start_s"]:.1f} s, ended in '
              f'{summary["node_exit_s"]:.1f} s, peak memory '
              f'{summary["node_peak_memory_mb"] or float("nan"):.0f} MB'),
         line('model', f'{summary["model_hash"][:12]}, ' + ', '.join(
             f'{stage} {form}' for stage, form in sorted(summary['precision'].items())))]
     if table:
+        # Columns are as wide as a terminal of 100 characters allows.
         short = {'oracle: constant velocity from truth': 'const. vel. from truth',
                  'constant velocity': 'const. velocity'}
         lines += ['', '  against the simulator\'s truth, from the first valid forecast on:']
@@ -156,3 +177,11 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
             lines.append(f'  {cells[0]:<18}' + ''.join(
                 f'{cell:>17}' if i < 3 else f'{cell:>25}' for i, cell in enumerate(cells[1:])))
     return '\n'.join(lines)
+
+
+def _stages(stages: dict[str, float]) -> str:
+    """Return the medians of the stages that a set passes, in a line."""
+    wanted = [(name, stages[key]) for name, key in (
+        ('wait', 'wait'), ('decode and encode', 'encode'), ('forecast', 'forecast'),
+        ('publish', 'publish')) if key in stages]
+    return ', '.join(f'{name} {ms:.1f}' for name, ms in wanted) + ' ms' if wanted else 'unknown'

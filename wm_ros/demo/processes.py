@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,15 +32,17 @@ class Process:
         self.name = name
         self._log = log
         self._end_s = end_s
-        # Camera pictures overflow the shared memory of Fast DDS as it comes.
-        profile = str(share_path('params', 'fastdds_large_messages.xml'))
+        # Camera pictures overflow the shared memory of Fast DDS as it comes. Humble's Fast DDS
+        # knows the variable by its older name, which newer ones warn of.
+        variable = ('FASTRTPS_DEFAULT_PROFILES_FILE' if os.environ.get('ROS_DISTRO') == 'humble'
+                    else 'FASTDDS_DEFAULT_PROFILES_FILE')
+        environment = child_environment(ROS_DOMAIN_ID=str(domain), PYTHONUNBUFFERED='1',
+                                        ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
+        environment[variable] = str(share_path('params', 'fastdds_large_messages.xml'))
         with log.open('wb') as out:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments], stdout=out, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=child_environment(
-                    FASTDDS_DEFAULT_PROFILES_FILE=profile,
-                    FASTRTPS_DEFAULT_PROFILES_FILE=profile, ROS_DOMAIN_ID=str(domain),
-                    ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', PYTHONUNBUFFERED='1'))
+                stdin=subprocess.DEVNULL, env=environment)
 
     def __enter__(self) -> Process:
         return self

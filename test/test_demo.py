@@ -1,0 +1,159 @@
+"""The demo's own parts: processes that fail are named, figures are worked out by hand."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from bags import PERIOD_NS, rich_forecast, START_NS
+from wm_ros.data.bag import BagReader, BagWriter
+from wm_ros.data.sim_bag import DriveSettings
+from wm_ros.demo import live, processes
+from wm_ros.demo.live import LiveRun, page_text, summarise
+
+
+def start(tmp_path, code, **options):
+    """Start a module that runs `code`."""
+    folder = tmp_path / 'modules'
+    folder.mkdir(exist_ok=True)
+    (folder / 'wm_ros_test_child.py').write_text(code)
+    os.environ['PYTHONPATH'] = str(folder)
+    try:
+        return processes.Process('child', 'wm_ros_test_child', [], tmp_path / 'child.log', 77,
+                                 **options)
+    finally:
+        del os.environ['PYTHONPATH']
+
+
+def test_a_process_that_fails_is_named_with_its_last_line(tmp_path):
+    child = start(tmp_path, 'import sys; print("disk on fire"); sys.exit(3)')
+    with child, pytest.raises(processes.ProcessError, match='child ended with code 3.*disk on fire'):
+        child.wait(30)
+
+
+def test_a_process_beside_that_ends_is_named(tmp_path):
+    with start(tmp_path, 'raise SystemExit("gone")') as other:
+        while other.code is None:
+            time.sleep(0.02)
+        (tmp_path / 'b').mkdir()
+        with start(tmp_path / 'b', 'import time; time.sleep(60)') as child, pytest.raises(
+                processes.ProcessError, match='gone'):
+            child.wait(30, beside=(other,))
+
+
+def test_a_process_ends_on_sigint_and_is_killed_where_it_does_not(tmp_path):
+    deaf = 'import signal, time; signal.signal(2, signal.SIG_IGN); print("up"); time.sleep(60)'
+    child = start(tmp_path, deaf, end_s=0.3)
+    while 'up' not in child.last_lines():
+        time.sleep(0.02)
+    with child:
+        pass
+    assert child.code == -signal.SIGKILL
+
+
+def live_run(tmp_path, sets=20, lost=(18,)):
+    stamps = [START_NS + i * PERIOD_NS for i in range(sets)]
+    forecasts = [rich_forecast(s, valid=i >= 15) for i, s in enumerate(stamps) if i not in lost]
+    with BagWriter(tmp_path / 'bag'):
+        pass
+    latency = {f.stamp_ns: 30.0 + i for i, f in enumerate(forecasts)}
+    return LiveRun(tmp_path / 'bag', stamps, latency, 2.0, 1.5, 300.4, 0.42, 3.0), forecasts
+
+
+def test_the_summary_counts_what_was_lost_and_when_it_became_valid(tmp_path):
+    summary = summarise(*live_run(tmp_path), scores=None)
+    assert (summary['sets'], summary['forecasts'], summary['dropped']) == (20, 19, 1)
+    assert summary['rate_in_hz'] == 10.0
+    assert summary['sets_before_first_valid'] == 15
+    assert summary['valid_share_after_first'] == pytest.approx(4 / 5)
+    # The valid ones are 15, 16, 17 and 19 (the 18th was lost): 45, 46, 47 and 48 ms.
+    assert summary['latency_p50_ms'] == 46.5 and summary['latency_max_ms'] == 48.0
+    json.dumps(summary, allow_nan=False)
+    text = page_text(summary, [])
+    assert 'set 16, then 80.0 % valid' in text and 'dropped' in text
+
+
+def test_a_run_without_a_valid_forecast_still_has_a_summary(tmp_path):
+    run, forecasts = live_run(tmp_path)
+    forecasts = [f for f in forecasts if not f.valid]
+    summary = summarise(run, forecasts, None)
+    assert summary['latency_p50_ms'] is None and summary['valid_share_after_first'] == 0.0
+    assert 'none' in page_text(summary, [])
+
+
+def test_a_drive_is_made_once(tmp_path, monkeypatch):
+    from wm_ros.cli import demo
+    from wm_ros.data import sim_bag
+    made = []
+
+    def write(path, settings, progress):
+        made.append(settings)
+        with BagWriter(path) as writer:
+            writer.note('simulated', settings.text())
+            writer.write_raw('/odometry', 'nav_msgs/msg/Odometry', 1, b'\0\1\0\0')
+
+    monkeypatch.setattr(sim_bag, 'write_drive', write)
+    for seed in (1, 1, 2):
+        demo.prepare_drive(tmp_path / 'drive', DriveSettings(seed, 1.0))
+    assert [s.seed for s in made] == [1, 2]
+    (tmp_path / 'drive' / 'metadata.yaml').unlink()     # as a run that was stopped leaves it
+    demo.prepare_drive(tmp_path / 'drive', DriveSettings(2, 1.0))
+    assert len(made) == 3
+    with BagReader(tmp_path / 'drive') as reader:
+        assert 'seed=2' in reader.notes['simulated']
+
+
+def test_the_rig_files_that_the_node_gets_are_the_simulators(tmp_path):
+    import numpy as np
+    from wm_ros.rig import load_rig
+    from wm_ros.share import share_path
+    from wm_ros.sim.rigs import rig
+    for name in ('surround', 'front', 'kitti'):
+        shipped, simulated = load_rig(share_path('params', 'rigs', f'{name}.yaml')), rig(name)
+        assert shipped.names == simulated.names
+        for a, b in zip(shipped.cameras, simulated.cameras):
+            np.testing.assert_allclose(a.k, b.k, atol=1e-3)
+            np.testing.assert_allclose(a.base_from_camera, b.base_from_camera, atol=1e-4)
+            assert (a.width, a.height) == (b.width, b.height)
+
+
+def test_the_simulator_writes_every_topic_at_its_rate(tmp_path):
+    from wm_ros.data.sim_bag import write_drive
+    from wm_ros.data.truth import truth_from_message
+    from wm_ros.types import EgoState, Frame
+    steps = []
+    settings = DriveSettings(seed=7, seconds=1.0, rig='front', width=320)
+    sets = write_drive(tmp_path / 'drive', settings, workers=1,
+                       progress=lambda done, total: steps.append((done, total)))
+    assert sets == 10 and steps[-1] == (10, 10)
+    with BagReader(tmp_path / 'drive') as reader:
+        assert {t.name: t.count for t in reader.topics.values() if t.name != '/odometry'} == {
+            '/tf_static': 1, '/front/camera_info': 10, '/front/image_raw/compressed': 10,
+            '/truth/agents': 10}
+        assert abs(reader.topics['/odometry'].count - 46) <= 1     # 50 Hz over 0.9 s
+        rig = reader.rig()
+        values = [value for _, value in reader.values()]
+        truths = [truth_from_message(msg) for _, _, msg in reader.read(['/truth/agents'])]
+    assert (rig.cameras[0].width, rig.cameras[0].height) == (320, 180)
+    frames = {v.stamp_ns for v in values if isinstance(v, Frame)}
+    assert len(frames) == 10 == len({t.stamp_ns for t in truths} & frames)
+    # Odometry is exact at the pictures' stamps, and comes before them.
+    egos = {v.stamp_ns: v for v in values if isinstance(v, EgoState)}
+    for truth in truths:
+        assert egos[truth.stamp_ns].odom_from_base == pytest.approx(truth.ego.odom_from_base)
+    first = [type(v).__name__ for v in values[:2]]
+    assert first == ['EgoState', 'Frame']
+
+
+def test_the_node_is_named_where_it_does_not_start(tmp_path, monkeypatch):
+    """A real node with a rig file that is not there: the demo says so instead of waiting."""
+    pytest.importorskip('rclpy')
+    from test_bag import write_inputs
+    from bags import small_rig
+    write_inputs(tmp_path / 'drive', small_rig(), frames=2)
+    monkeypatch.setattr(live, 'START_S', 8.0)
+    with pytest.raises(processes.ProcessError, match='nobody subscribes|node ended'):
+        live.run_live(tmp_path / 'drive', tmp_path, tmp_path / 'no-rig.yaml', None, 'openvino', 1,
+                      lambda text: None)
