@@ -119,11 +119,11 @@ def agent_flow(truth: Truth, step: int, grid: BevGrid = OUTPUT_GRID,
     now, before = poses_at(truth, step)[chosen], poses_at(truth, step - 1)[chosen]
     cells = box_cells(now, truth.sizes[chosen, 0], truth.sizes[chosen, 1], grid)
     flow = np.zeros((2, *grid.shape), dtype=np.float32)
-    flow[:, cells.row, cells.col] = _came_from(cells, now, before).T
+    flow[:, cells.row, cells.col] = came_from(cells, now, before).T
     return flow
 
 
-def _came_from(cells: BoxCells, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+def came_from(cells: BoxCells, now: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Return where the ground under each cell's box was before, less where it is: (N, 2) metres."""
     moved = []
     for poses in (before, now):
