@@ -214,7 +214,7 @@ class Drive:
         """Return the stamps that have come back."""
         return [msg.header.stamp.sec * NS + msg.header.stamp.nanosec for msg in self.got[output]]
 
-    def forecast(self, stamp_ns: int, output: str = 'agents', timeout_s: float = 5.0) -> Any:
+    def forecast(self, stamp_ns: int, output: str = 'agents', timeout_s: float = 10.0) -> Any:
         """Return the message of one stamp, waiting for it."""
         wait_for(lambda: stamp_ns in self.stamps(output), timeout_s, f'{output} of {stamp_ns}')
         return self.got[output][self.stamps(output).index(stamp_ns)]
@@ -233,19 +233,20 @@ class Drive:
         return next((pair.value for pair in entry.values if pair.key == key), None
                     ) if entry else None
 
-    def wait_status(self, name: str, level: int, text: str = '', timeout_s: float = 5.0,
+    def wait_status(self, name: str, level: int, text: str = '', timeout_s: float = 10.0,
                     node: str = 'world_model') -> Any:
-        """Wait for a status of that level and text; return it."""
-        def there() -> bool:
-            entry = self.status(name, node)
-            return entry is not None and entry.level == bytes([level]) and text in entry.message
+        """Wait until a status of that level and text has come, ever; return it."""
+        def found() -> Any:
+            return next((entry for msg in list(self.diagnostics) for entry in msg.status
+                         if entry.name == f'{node}: {name}' and entry.level == bytes([level])
+                         and text in entry.message), None)
         try:
-            wait_for(there, timeout_s, name)
+            wait_for(lambda: found() is not None, timeout_s, name)
         except TimeoutError:
             entry = self.status(name, node)
-            raise AssertionError(f'{name}: want level {level} with {text!r}, got '
+            raise AssertionError(f'{name}: want level {level} with {text!r}, got at last '
                                  f'{entry and (entry.level, entry.message)}') from None
-        return self.status(name, node)
+        return found()
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

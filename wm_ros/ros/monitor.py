@@ -20,8 +20,8 @@ from wm_ros.types import CameraState
 SILENT_PERIODS = 1.75
 #: Before its first image a camera may take this long after activation.
 START_NS = 2_000_000_000
-#: A problem with a camera's input is reported for at least this long.
-PROBLEM_NS = 1_000_000_000
+#: A problem with an input is told for this long after it was seen, so that a report catches it.
+PROBLEM_NS = 2_000_000_000
 
 
 class Level(IntEnum):
