@@ -79,7 +79,8 @@ def test_other_rates_sample_the_same_drive():
 def test_agents_beyond_60_m_are_left_out():
     drive = simulate(2, 2.0)
     truth = drive.truth(0, rig('front'))
-    far = np.hypot(*(drive.poses_at(drive.time_s(0))[1:, :2] - drive.base_at(drive.time_s(0))[:2]).T)
+    t = drive.time_s(0)
+    far = np.hypot(*(drive.poses_at(t)[1:, :2] - drive.base_at(t)[:2]).T)
     assert len(truth.ids) == np.sum(far < RANGE_M) < len(far)
     assert np.all(np.hypot(*truth.poses[:, :2].T) < RANGE_M)
 

@@ -7,12 +7,19 @@ import numpy as np
 
 from wm_ros.geometry import relative_pose, wrap_angle
 from wm_ros.sim import seeds
-from wm_ros.sim.layout import (
-    DRIVABLE, RASTER_M, STATIC, WALKWAY, Layout, make_layout)
+from wm_ros.sim.layout import DRIVABLE, RASTER_M, STATIC, WALKWAY, Layout, make_layout
 from wm_ros.sim.observed import observed_cells
 from wm_ros.sim.traffic import STEP_S, WORLDS, Recording, Simulation
 from wm_ros.types import (
-    HORIZON_STEPS, OUTPUT_GRID, TIME_STEP_S, CameraRig, EgoPlan, EgoState, PlanSource, Truth)
+    HORIZON_STEPS,
+    OUTPUT_GRID,
+    TIME_STEP_S,
+    CameraRig,
+    EgoPlan,
+    EgoState,
+    PlanSource,
+    Truth,
+)
 
 RANGE_M = 60.0
 #: The benchmark's rule of visibility, at the model's input size of 400 pixels a row.

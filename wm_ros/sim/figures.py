@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wm_ros.sim.layout import (
-    BIN, BOLLARD, BUSH, LAMP, POLE, SHELTER, SIGN, SIGNAL, TREE)
+from wm_ros.sim.layout import BIN, BOLLARD, BUSH, LAMP, POLE, SHELTER, SIGN, SIGNAL, TREE
 from wm_ros.sim.meshes import box_mesh, normals_of
 from wm_ros.sim.scene import light_on
 from wm_ros.sim.traffic import ANIMAL, MOTORCYCLE
@@ -80,7 +79,8 @@ def draw_person(view, agents, row: int, pose, tag: int, step: int):
                       (x * length + .1 * swing * phase, .08 * phase, .03)], .06, coat * .8)
         pen.limb([(-.35 * length, 0, .62 * height), (.32 * length, 0, .66 * height)],
                  .38 * height, coat)
-        pen.limb([(.3 * length, 0, .75 * height), (.5 * length, 0, .9 * height)], .25 * height, coat)
+        pen.limb([(.3 * length, 0, .75 * height), (.5 * length, 0, .9 * height)], .25 * height,
+                 coat)
         pen.limb([(-.4 * length, 0, .7 * height), (-.55 * length, 0, .95 * height)], .05, coat)
         return pen.box()
     h = height / 1.72
@@ -96,7 +96,8 @@ def draw_person(view, agents, row: int, pose, tag: int, step: int):
         pen.limb([(foot - .03, sign * side, .04), (foot + .16, sign * side, .04)], .08, legs * .45)
     if skirt:
         pen.patch([(.12, .16 * h, .9 * h), (.12, -.16 * h, .9 * h), (.16, .24 * h, .5 * h),
-                   (-.16, -.24 * h, .5 * h), (-.16, .24 * h, .5 * h), (.16, -.24 * h, .5 * h)], legs)
+                   (-.16, -.24 * h, .5 * h), (-.16, .24 * h, .5 * h), (.16, -.24 * h, .5 * h)],
+                  legs)
     if variant % 5 == 0:        # a bag on the back
         pen.limb([(-.17 * h, 0, 1.08 * h), (-.17 * h, 0, 1.36 * h)], .26 * h, hair)
     pen.limb([(0, -.21 * h, 1.38 * h), (-.25 * stride, -.25 * h, 1.1 * h),
@@ -135,7 +136,8 @@ def draw_cycle(view, agents, row: int, pose, tag: int, step: int):
         else:
             pen.limb(points, tyre, black)
     if motor:
-        pen.limb([(-.38 * length, 0, .62), (-.1 * length, 0, .62), (.14 * length, 0, .72)], .3, frame)
+        pen.limb([(-.38 * length, 0, .62), (-.1 * length, 0, .62), (.14 * length, 0, .72)], .3,
+                 frame)
         pen.limb([(-.15 * length, 0, .4), (.12 * length, 0, .4)], .34, black)
         pen.limb([(.18 * length, 0, .8), (.5 * length - r, 0, r)], .09, black)
         pen.limb([(.2 * length, .3, .95), (.2 * length, -.3, .95)], .06, black)

@@ -409,7 +409,7 @@ def _furniture(layout: Layout, rng: np.random.Generator) -> None:
         for side, sign in ((0, -1), (1, 1)):
             edge = road.half_m(side) + road.pavement_m
 
-            def place(i, d):
+            def place(i, d, road=road, sign=sign):
                 h = road.heading[i]
                 return road.centre[i] + sign * d * np.array([-np.sin(h), np.cos(h)]), h
 

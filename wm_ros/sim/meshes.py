@@ -7,7 +7,7 @@ length, width and height. Quads are in drawing order: a later one may cover an e
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -79,7 +79,7 @@ def _lights(b: _Builder, z_head, z_tail, wide=.2) -> None:
     b.ends(-.15, .15, .22, .29, .508, PLATE, mirror=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def vehicle_mesh(name: str):
     """Return quads (Q, 4, 3), materials (Q,) and whether each is only a detail (Q,)."""
     b = _Builder()
@@ -98,8 +98,8 @@ def vehicle_mesh(name: str):
         for x in (-.31, .31):           # wheel arches
             b.sides([(x - .086, .2), (x - .06, .455), (x + .06, .455), (x + .086, .2)], .503,
                     TRIM, False)
-        b.prism([(rear, belt), (roof_rear, .97), (roof_front, 1.0), (front, belt)], .47, .38, belt, 1.,
-                [PAINT, PAINT, PAINT, PAINT])
+        b.prism([(rear, belt), (roof_rear, .97), (roof_front, 1.0), (front, belt)], .47, .38, belt,
+                1., [PAINT, PAINT, PAINT, PAINT])
 
         def inset(x0, z0, x1, z1, t):
             return x0 + (x1 - x0) * t, z0 + (z1 - z0) * t
@@ -134,7 +134,8 @@ def vehicle_mesh(name: str):
     elif name == 'van':
         b.prism([(-.5, .1), (-.5, .97), (-.47, 1.), (.18, .99), (.36, .62), (.49, .48), (.5, .1)],
                 .5, .46, .45, 1., [PAINT] * 7)
-        b.quad([(.345, -.44, .655), (.345, .44, .655), (.205, .42, .945), (.205, -.42, .945)], GLASS)
+        b.quad([(.345, -.44, .655), (.345, .44, .655), (.205, .42, .945), (.205, -.42, .945)],
+               GLASS)
         b.sides([(.09, .6), (.32, .62), (.2, .92), (.09, .92)][::-1], .502, GLASS, False)
         b.ends(.05, .42, .6, .9, -.503, GLASS)
         b.ends(-.35, .35, .2, .36, .503, TRIM, mirror=False)
@@ -153,11 +154,12 @@ def vehicle_mesh(name: str):
         b.wheels((-.37, -.24, .37), .055, .145)
         _lights(b, .2, .17, .12)
     elif name == 'bus':
-        b.prism([(-.5, .1), (-.5, .97), (-.48, 1.), (.48, 1.), (.5, .95), (.5, .1)], .5, .48, .6, 1.,
-                [PAINT] * 6)
+        b.prism([(-.5, .1), (-.5, .97), (-.48, 1.), (.48, 1.), (.5, .95), (.5, .1)], .5, .48, .6,
+                1., [PAINT] * 6)
         for k in range(8):
             x = -.47 + k * .117
-            b.sides([(x, .44), (x + .105, .44), (x + .105, .84), (x, .84)][::-1], .502, GLASS, k % 2 > 0)
+            b.sides([(x, .44), (x + .105, .44), (x + .105, .84), (x, .84)][::-1], .502, GLASS,
+                    k % 2 > 0)
         b.ends(-.46, .46, .4, .86, .503, GLASS, mirror=False, detail=False)
         b.ends(-.4, .4, .5, .85, -.503, GLASS, mirror=False)
         b.ends(-.35, .35, .88, .95, .504, TRIM, mirror=False)
@@ -169,7 +171,7 @@ def vehicle_mesh(name: str):
 
 
 #: Closed box for bins and other lumps.
-@lru_cache(maxsize=None)
+@cache
 def box_mesh() -> np.ndarray:
     b = _Builder()
     b.prism([(-.5, 0.), (-.5, 1.), (.5, 1.), (.5, 0.)], .5, .5, 0., 1., [0] * 4)
@@ -297,7 +299,7 @@ def crown(rng: np.random.Generator, style: Style, size: int) -> tuple[np.ndarray
     tone = np.zeros((size, size), np.float32)
     cone = rng.random() < .2
     tall = rng.uniform(.8, 1.0)
-    for k in range(120):
+    for _ in range(120):
         r = rng.uniform(.05, .13) * size
         angle, reach = rng.uniform(0, 2 * np.pi), .4 * size * np.sqrt(rng.random())
         x = size / 2 + reach * np.cos(angle) * tall

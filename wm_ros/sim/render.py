@@ -174,7 +174,8 @@ class Renderer:
                        p[1] + up * p[4]] for p in self._panels]).reshape(-1, 4, 3),
             np.array([p[6] != FENCE for p in self._panels], bool))
         loose = ~np.isin(self._statics[:, 6], (BUILDING, WALL, HEDGE, FENCE))
-        self._loose = list(zip(self._statics[loose], self._static_seed[loose].tolist()))
+        self._loose = list(zip(self._statics[loose], self._static_seed[loose].tolist(),
+                               strict=True))
         size = self._statics[loose]
         self._loose_reach = np.where(size[:, 5] > 3.5, _FAR_M, 60.0)
         self._loose_table = (size[:, :2], size[:, 5],
@@ -189,7 +190,7 @@ class Renderer:
         """Return (centre, origin, along, width, height, normal, kind, seed) of upright faces."""
         panels = []
         pitched = {'street': 30, 'suburb': 85, 'arterial': 15}[self.drive.layout.kind]
-        for row, seed in zip(self._statics, self._static_seed):
+        for row, seed in zip(self._statics, self._static_seed, strict=True):
             x, y, yaw, length, width, height, kind = row
             if kind not in (BUILDING, WALL, HEDGE, FENCE):
                 continue
@@ -338,7 +339,8 @@ class Renderer:
         speed = self.drive.recording.axle[:, 3]
         slow = (speed[min(step + 1, len(speed) - 1)] - speed[max(step - 1, 0)]) / .2
         move = min(1.0, speed[step] / 6)
-        pitch = move * a * (np.sin(7.1 * t + self._phase[0]) + .7 * np.sin(11.7 * t + self._phase[1]))
+        pitch = move * a * (np.sin(7.1 * t + self._phase[0])
+                            + .7 * np.sin(11.7 * t + self._phase[1]))
         pitch -= .0016 * np.clip(slow, -5, 3)
         roll = move * a * .8 * np.sin(5.3 * t + self._phase[2])
         turn = np.eye(4)
@@ -504,7 +506,7 @@ class Renderer:
             row = int(np.mean(at) + item.k[1, 1] * height / limit)
             edges.append(int(np.clip(row, top, edges[-1])))
         edges.append(top)
-        for level, (high, low) in enumerate(zip(edges[:-1], edges[1:])):
+        for level, (high, low) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
             if high <= low:
                 continue
             image, cell = self._ground.levels[level]

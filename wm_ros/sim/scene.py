@@ -7,8 +7,22 @@ import numpy as np
 
 from wm_ros.sim.appearance import Style
 from wm_ros.sim.meshes import (
-    CARGO, GLASS, HEADLIGHT, HUB, PAINT, PLATE, SHOULDER, SILL, TAILLIGHT, TRIM, TYRE, crown,
-    normals_of, paint, vehicle_mesh)
+    CARGO,
+    GLASS,
+    HEADLIGHT,
+    HUB,
+    PAINT,
+    PLATE,
+    SHOULDER,
+    SILL,
+    TAILLIGHT,
+    TRIM,
+    TYRE,
+    crown,
+    normals_of,
+    paint,
+    vehicle_mesh,
+)
 from wm_ros.sim.traffic import BUS, CAR, TRUCK, VAN, Recording
 
 

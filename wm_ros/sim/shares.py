@@ -13,7 +13,7 @@ import numpy as np
 from wm_ros.geometry import wrap_angle
 from wm_ros.sim.drive import simulate
 from wm_ros.sim.rigs import rig
-from wm_ros.types import HORIZON_STEPS, TIME_STEP_S, AGENT_CLASSES, Truth
+from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Truth
 
 
 def constant_velocity_hits(truth: Truth) -> np.ndarray:

@@ -420,7 +420,7 @@ class Simulation:
         return Recording(poses, kinds, sizes, braking, indicator, green, axle)
 
     def _mind(self, t: float) -> None:
-        """Changes of mind: speeds, lane changes."""
+        """Change minds: speeds, lanes."""
         veh, rng = self.vehicles, self.rng
         changed = (t >= veh.change_t)
         veh.want = np.where(changed, veh.change_want, veh.want)
@@ -482,8 +482,8 @@ class Simulation:
         desired = 2.0 + np.maximum(0.0, v * veh.headway
                                    + v * (v - lead_v) / (2 * np.sqrt(veh.accel * b)))
         free = 1 - (v / want)**4
-        free = np.where(v > want, np.maximum(-2.5 / veh.accel * (1 - want / np.maximum(v, .1)), -2.0),
-                        free)
+        slowing = np.maximum(-2.5 / veh.accel * (1 - want / np.maximum(v, .1)), -2.0)
+        free = np.where(v > want, slowing, free)
         a = veh.accel * (free - np.where(np.isfinite(gap),
                                          (desired / np.maximum(gap, 0.15))**2, 0.0))
         return np.clip(a, -8.0, 3.0)
