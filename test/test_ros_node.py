@@ -253,6 +253,29 @@ def test_a_clock_that_steps_back_starts_a_new_window(world):
     assert drive.got['agents'][-1].info.valid
 
 
+def test_simulated_time_may_stop_and_step_back(world):
+    """Stamps of /clock; liveness goes on while the clock stands, a step back flushes."""
+    from rosgraph_msgs.msg import Clock
+    node, drive = world(use_sim_time=True)
+    clock = drive.node.create_publisher(Clock, '/clock', 10)
+    wait_for(lambda: clock.get_subscription_count() > 0, 10.0, 'the node to follow /clock')
+
+    def tick(stamp_ns):
+        msg = Clock()
+        msg.clock.sec, msg.clock.nanosec = divmod(stamp_ns, NS)
+        clock.publish(msg)
+        wait_for(lambda: node.get_clock().now().nanoseconds == stamp_ns, 10.0, 'the clock')
+
+    tick(drive.stamp_ns)
+    drive.run(16, 0.1)   # the clock stands all the while
+    assert drive.forecast(drive.stamp_ns).info.valid
+    drive.diagnostics.clear()
+    drive.wait_status('camera camera_0', ERROR, 'no image')   # and a camera is still missed
+    assert drive.diagnostics[-1].header.stamp.sec == drive.start_ns // NS
+    tick(drive.start_ns - NS // 2)   # a step too small to be seen in the images' stamps
+    assert drive.forecast(drive.run(1)[0]).info.window.frames_used == 1
+
+
 def test_output_in_the_odometry_frame(world):
     _, drive = world(output_frame='odom')
     last = drive.forecast(drive.run(16)[-1])
