@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     node = WorldModelNode()
-    # One thread: four of them lost nine images of ten at five times the load (docs/design.md).
+    # One thread: four of them lost nine images of ten at five times the load (docs/node.md).
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

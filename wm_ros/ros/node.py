@@ -3,7 +3,7 @@ The managed lifecycle node: parameters, subscriptions, transitions, diagnostics.
 
 `on_configure` creates, `on_cleanup` destroys; what happens in between is in `Pipeline`. Images
 are taken as typed messages: a 200 KB JPEG costs 0.02 ms to deserialise, so a raw subscription
-would save nothing (docs/design.md has the figures).
+would save nothing (docs/node.md has the figures).
 """
 
 from __future__ import annotations
