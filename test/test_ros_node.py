@@ -267,7 +267,7 @@ def test_simulated_time_may_stop_and_step_back(world):
         wait_for(lambda: node.get_clock().now().nanoseconds == stamp_ns, 10.0, 'the clock')
 
     tick(drive.stamp_ns)
-    drive.run(16, 0.1)   # the clock stands all the while
+    drive.run(16)   # the clock stands all the while
     assert drive.forecast(drive.stamp_ns).info.valid
     drive.diagnostics.clear()
     drive.wait_status('camera camera_0', ERROR, 'no image')   # and a camera is still missed

@@ -20,11 +20,12 @@ from wm_ros.cli.environment import child_environment
 
 #: Runs the node and, when it ends, says which heavy modules it had imported.
 RUN = """
-import sys
-from wm_ros.ros.main import main
-code = main()
+import os, sys
+from wm_ros.ros.main import run
+code = run()
 print('imported:', sorted({'torch', 'onnx', 'rosbags', 'matplotlib'} & set(sys.modules)))
-sys.exit(code)
+sys.stdout.flush()
+os._exit(code)
 """
 
 
@@ -33,14 +34,14 @@ def process(tmp_path):
     """Yield a function that starts the node in a process of its own."""
     started = []
 
-    def start(log, **values):
+    def start(log, program=('-c', RUN), **values):
         values = {'autostart': True, 'threads': 1, 'rig_file': write_rig(make_rig(2), tmp_path),
                   **values}
         arguments = [part for name, value in values.items()
                      for part in ('-p', f'{name}:={str(value).lower()}' if isinstance(value, bool)
                                   else f'{name}:={value}')]
         child = subprocess.Popen(
-            [sys.executable, '-c', RUN, '--ros-args', *arguments], stdout=log,
+            [sys.executable, *program, '--ros-args', *arguments], stdout=log,
             stderr=subprocess.STDOUT,
             env=child_environment(ROS_DOMAIN_ID=str(domain_id()), PYTHONUNBUFFERED='1'))
         started.append(child)
@@ -75,7 +76,7 @@ def test_it_ends_within_two_seconds_during_inference_and_without_torch(process, 
 def test_bad_files_leave_a_process_that_says_so_and_still_ends(process, tmp_path):
     path = tmp_path / 'log'
     with path.open('wb') as log:
-        child = process(log, artifact=tmp_path / 'nothing')
+        child = process(log, ['-m', 'wm_ros.ros.main'], artifact=tmp_path / 'nothing')
         wait_for(lambda: 'manifest.json: No such file' in path.read_text(), 20.0, 'the cause')
         assert child.poll() is None
         child.send_signal(signal.SIGINT)

@@ -12,32 +12,21 @@ from collections.abc import Sequence
 EXIT_S = 1.8
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def run(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown transition; return the exit code."""
     from wm_ros.cli.environment import prepare
 
     prepare()
+    stop = _stop_on_signals()
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     from wm_ros.ros.node import WorldModelNode
 
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        stop.set()
-        # Compiling a model takes seconds and cannot be interrupted; nothing here is worth waiting
-        # for longer than this.
-        timer = threading.Timer(EXIT_S, os._exit, args=(128 + number,))
-        timer.daemon = True
-        timer.start()
-
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
     node = WorldModelNode()
-    # One thread: four of them lost nine images of ten at five times the load (docs/node.md).
+    # One thread: several cost more and lose images (docs/node.md).
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -53,18 +42,37 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run() -> None:
+def _stop_on_signals() -> threading.Event:
     """
-    Be the process: `main`, then out without the interpreter's own clean-up.
+    Return an event that SIGINT and SIGTERM set.
 
-    That clean-up waits for the threads of the libraries, took 3 to 6 s on a busy machine, and no
-    timer can cut it short.
+    A thread waits for them, because Python's handlers run in the main thread alone, which may be
+    inside a library for seconds (compiling a model). From then on an alarm that the kernel serves
+    ends the process in time, whatever hangs.
     """
-    status = main()
+    stop = threading.Event()
+    wanted = {signal.SIGINT, signal.SIGTERM}
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # Threads inherit the mask: before any library starts one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+
+    def wait() -> None:
+        signal.sigwait(wanted)
+        signal.setitimer(signal.ITIMER_REAL, EXIT_S)
+        stop.set()
+
+    threading.Thread(target=wait, name='wm_ros signals', daemon=True).start()
+    return stop
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the node and end the process."""
+    code = run(args)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    # All of ours is closed; destructors of libraries at interpreter exit may take their time.
+    os._exit(code)
 
 
 if __name__ == '__main__':
-    run()
+    main()
