@@ -194,11 +194,13 @@ class Drive:
                 self.images[name].publish(edited)
         return self.stamp_ns
 
-    def run(self, sets: int, period_s: float | None = None, **options: Any) -> list[int]:
+    def run(self, sets: int, period_s: float | None = None, pause_s: float = 0.0,
+            **options: Any) -> list[int]:
         """
         Publish sets and return their stamps.
 
-        Each waits for the forecast of the one before, or, with `period_s`, for nobody.
+        Each waits for the forecast of the one before and `pause_s`, or, with `period_s`, for
+        nobody: then a busy machine may lose some.
         """
         stamps = []
         began = time.monotonic()
@@ -206,6 +208,7 @@ class Drive:
             stamps.append(self.send_set(**options))
             if period_s is None:
                 self.forecast(stamps[-1])
+                time.sleep(pause_s)
             else:
                 time.sleep(max(0.0, began + (number + 1) * period_s - time.monotonic()))
         return stamps

@@ -74,11 +74,11 @@ def test_nothing_of_load_or_wall_clock_is_in_the_messages(world):
     """Two runs over the same stamps, one hurried and one slow, publish equal messages."""
     _, drive = world(('agents', 'occupancy'))
     runs = []
-    for period_s in (None, 0.08):
+    for pause_s in (0.0, 0.08):
         for name in ('agents', 'occupancy'):
             drive.got[name].clear()
         drive.stamp_ns, drive.sets = drive.start_ns, 0
-        last = drive.run(16, period_s)[-1]
+        last = drive.run(16, pause_s=pause_s)[-1]
         runs.append((drive.forecast(last, 'occupancy'), drive.forecast(last)))
     assert runs[0][0] == runs[1][0]
     for agent in (*runs[0][1].agents, *runs[1][1].agents):
@@ -175,7 +175,7 @@ def test_no_camera_info_at_all_publishes_invalid_forecasts_that_say_so(world):
 
 def test_missing_camera_is_reported_within_two_periods_and_comes_back(world):
     _, drive = world()
-    stamps = drive.run(16, 0.1)
+    stamps = drive.run(16)
     assert drive.forecast(stamps[-1]).info.valid
     began = time.monotonic()
     drive.diagnostics.clear()
