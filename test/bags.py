@@ -4,8 +4,18 @@ import numpy as np
 
 from wm_ros.geometry import camera_pose
 from wm_ros.types import (
-    AgentForecast, CameraModel, CameraRig, CameraState, EgoPlan, Forecast, HORIZON_STEPS, MODES,
-    OUTPUT_GRID, PlanSource, WindowInfo)
+    HORIZON_STEPS,
+    MODES,
+    OUTPUT_GRID,
+    AgentForecast,
+    CameraModel,
+    CameraRig,
+    CameraState,
+    EgoPlan,
+    Forecast,
+    PlanSource,
+    WindowInfo,
+)
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

@@ -4,19 +4,28 @@ import dataclasses
 
 import numpy as np
 import pytest
+from bags import PERIOD_NS, START_NS, jpeg, rich_forecast, small_rig
+from truths import make_truth
 
-from bags import jpeg, PERIOD_NS, rich_forecast, small_rig, START_NS
 from wm_ros.data.bag import BagError, BagReader, BagWriter, base_from_frame
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.sim_bag import (
-    static_transforms, camera_info_message, odometry_message, optical_frame, scaled)
+    camera_info_message,
+    odometry_message,
+    optical_frame,
+    scaled,
+    static_transforms,
+)
 from wm_ros.data.truth import truth_from_message, truth_message
 from wm_ros.messages import (
-    agents_message, flow_message, forecast_from_messages, FrameOfReference, grid_message,
-    occupancy_message)
+    FrameOfReference,
+    agents_message,
+    flow_message,
+    forecast_from_messages,
+    grid_message,
+    occupancy_message,
+)
 from wm_ros.types import EgoState, Frame
-
-from truths import make_truth
 
 
 def assert_same(a, b, path='forecast'):
@@ -29,7 +38,7 @@ def assert_same(a, b, path='forecast'):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6, err_msg=path)
     elif isinstance(a, tuple):
         assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b)):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
             assert_same(x, y, f'{path}[{i}]')
     elif isinstance(a, float):
         assert b == pytest.approx(a, rel=1e-6), path
@@ -147,7 +156,7 @@ def test_inputs_come_back_as_the_packages_own_values(tmp_path, storage):
         assert reader.notes['cameras'] == 'front back'
         assert (reader.start_ns, reader.end_ns) == (START_NS, START_NS + 2 * PERIOD_NS)
     assert back.names == ('front', 'back')
-    for a, b in zip(rig.cameras, back.cameras):
+    for a, b in zip(rig.cameras, back.cameras, strict=True):
         np.testing.assert_allclose(b.base_from_camera, a.base_from_camera, atol=1e-12)
         np.testing.assert_array_equal(b.k, a.k)
         assert (b.width, b.height, b.distortion) == (a.width, a.height, a.distortion)
@@ -250,7 +259,7 @@ def test_an_exception_while_writing_leaves_a_readable_bag(tmp_path):
 def test_a_scaled_rig_sees_the_same_directions():
     rig = small_rig()
     half = scaled(rig, 80)
-    for a, b in zip(rig.cameras, half.cameras):
+    for a, b in zip(rig.cameras, half.cameras, strict=True):
         # The picture's border lies at -0.5 and width - 0.5 in both.
         for column, other in ((-0.5, -0.5), (a.width - 0.5, b.width - 0.5)):
             assert (column - a.k[0, 2]) / a.k[0, 0] == pytest.approx(

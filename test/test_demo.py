@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
+from bags import PERIOD_NS, START_NS, rich_forecast
 
-from bags import PERIOD_NS, rich_forecast, START_NS
 from wm_ros.data.bag import BagReader, BagWriter
 from wm_ros.data.sim_bag import DriveSettings
 from wm_ros.demo import live, processes
@@ -29,7 +29,8 @@ def start(tmp_path, code, **options):
 
 def test_a_process_that_fails_is_named_with_its_last_line(tmp_path):
     child = start(tmp_path, 'import sys; print("disk on fire"); sys.exit(3)')
-    with child, pytest.raises(processes.ProcessError, match='child ended with code 3.*disk on fire'):
+    with child, pytest.raises(
+            processes.ProcessError, match='child ended with code 3.*disk on fire'):
         child.wait(30)
 
 
@@ -107,13 +108,14 @@ def test_a_drive_is_made_once(tmp_path, monkeypatch):
 
 def test_the_rig_files_that_the_node_gets_are_the_simulators(tmp_path):
     import numpy as np
+
     from wm_ros.rig import load_rig
     from wm_ros.share import share_path
     from wm_ros.sim.rigs import rig
     for name in ('surround', 'front', 'kitti'):
         shipped, simulated = load_rig(share_path('params', 'rigs', f'{name}.yaml')), rig(name)
         assert shipped.names == simulated.names
-        for a, b in zip(shipped.cameras, simulated.cameras):
+        for a, b in zip(shipped.cameras, simulated.cameras, strict=True):
             np.testing.assert_allclose(a.k, b.k, atol=1e-3)
             np.testing.assert_allclose(a.base_from_camera, b.base_from_camera, atol=1e-4)
             assert (a.width, a.height) == (b.width, b.height)
@@ -150,8 +152,8 @@ def test_the_simulator_writes_every_topic_at_its_rate(tmp_path):
 def test_the_node_is_named_where_it_does_not_start(tmp_path, monkeypatch):
     """A real node with a rig file that is not there: the demo says so instead of waiting."""
     pytest.importorskip('rclpy')
-    from test_bag import write_inputs
     from bags import small_rig
+    from test_bag import write_inputs
     write_inputs(tmp_path / 'drive', small_rig(), frames=2)
     monkeypatch.setattr(live, 'START_S', 8.0)
     with pytest.raises(processes.ProcessError, match='nobody subscribes|node ended'):

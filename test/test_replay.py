@@ -1,12 +1,16 @@
 """The offline run: one forecast a camera set, in the bag's time, whatever is missing."""
 
 import dataclasses
+import json
 
 import numpy as np
-
-from bags import PERIOD_NS, rich_forecast, small_rig, START_NS
+import pytest
+from bags import PERIOD_NS, START_NS, rich_forecast, small_rig
+from fakes import make_fake_artifact
 from test_bag import write_inputs
+
 from wm_ros.data.bag import BagReader, BagWriter
+from wm_ros.data.sim_bag import DriveSettings, write_drive
 from wm_ros.evaluate.recorded import forecasts_in
 from wm_ros.replay import ForecastWriter, Replay
 from wm_ros.types import EgoState, Frame
@@ -108,3 +112,25 @@ def test_what_is_written_is_what_the_node_would_publish(tmp_path):
         '/world_model/risk_grid': ('nav_msgs/msg/OccupancyGrid', 1)}
     assert [f.valid for f in forecasts] == [False, True]
     assert [f.stamp_ns for f in forecasts] == [START_NS, START_NS + 1]
+
+
+def test_the_command_forecasts_every_complete_window(tmp_path, capsys):
+    """A bag of a whole window and four sets more, through the graphs of the fake artifact."""
+    main = pytest.importorskip('wm_ros.cli.main').main
+    pytest.importorskip('openvino')
+    artifact = make_fake_artifact(tmp_path / 'artifact')
+    settings = DriveSettings(seed=11, seconds=2.0, rig='front', width=320)
+    write_drive(tmp_path / 'in', settings, workers=1)
+    for name in ('a', 'b'):
+        assert main(['replay', str(tmp_path / 'in'), '--out', str(tmp_path / name), '--artifact',
+                     str(artifact), '--backend', 'openvino', '--threads', '1', '--json']) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result['frames'], result['sets'], result['partial_sets']) == (20, 20, 0)
+    # Fourteen of sixteen frames are enough.
+    assert result['valid'] == 20 - 13
+    runs = []
+    for name in ('a', 'b'):
+        with BagReader(tmp_path / name) as reader:
+            runs.append([(topic, stamp, data) for topic, _, stamp, data in reader.raw()])
+    assert runs[0] == runs[1]
+    assert len({stamp for topic, stamp, _ in runs[0] if topic.endswith('/agents')}) == 20

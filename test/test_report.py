@@ -1,7 +1,8 @@
-"""The page: valid JSON, pictures that decode, figures that are right, and a browser that plays it."""
+"""The page: valid JSON, pictures that decode, right figures, and a browser that plays it."""
 
 import base64
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -10,21 +11,20 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
-
-from bags import forecast_near, PERIOD_NS, rich_forecast, small_rig, START_NS
+from bags import PERIOD_NS, START_NS, forecast_near, rich_forecast, small_rig
 from test_bag import write_inputs
 from truths import make_truth
+
 from wm_ros.cli.main import main
 from wm_ros.data.bag import BagError, BagReader, BagWriter
 from wm_ros.data.messages import bag_types
 from wm_ros.data.truth import truth_message
 from wm_ros.evaluate import report_data
 from wm_ros.evaluate.recorded import score, score_table
-from wm_ros.evaluate.report_data import (
-    gather, ground_picture, mosaic_layout, occupancy_picture)
+from wm_ros.evaluate.report_data import gather, ground_picture, mosaic_layout, occupancy_picture
 from wm_ros.evaluate.report_page import write_page
 from wm_ros.replay import ForecastWriter
-from wm_ros.types import CameraState, OUTPUT_GRID
+from wm_ros.types import OUTPUT_GRID, CameraState
 
 RIG = small_rig(('front', 'back'))
 WINDOWS = 4
@@ -251,7 +251,7 @@ def test_chromium_opens_plays_and_seeks_without_an_error(page, tmp_path):
          checked.as_uri()], capture_output=True, text=True, timeout=180)
     found = re.search(r'<pre id="outcome">(.*?)</pre>', result.stdout, re.S)
     assert found, result.stderr[-2000:]
-    seen = json.loads(found.group(1).replace('&amp;', '&').replace('&lt;', '<').replace('&gt;', '>'))
+    seen = json.loads(html.unescape(found.group(1)))
     assert seen['errors'] == []
     assert (seen['seek'], seen['next'], seen['left']) == (1, 2, 1)
     assert (seen['playing'], seen['stopped'], seen['end']) == (True, True, WINDOWS - 1)

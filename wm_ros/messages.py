@@ -14,10 +14,25 @@ from typing import Any
 import numpy as np
 
 from wm_ros.geometry import (
-    quaternion_from_yaw, se2, transform_points, wrap_angle, yaw_from_quaternion)
+    quaternion_from_yaw,
+    se2,
+    transform_points,
+    wrap_angle,
+    yaw_from_quaternion,
+)
 from wm_ros.types import (
-    AgentForecast, CameraState, EgoPlan, EgoState, Forecast, HORIZON_STEPS, OUTPUT_GRID, PlanSource,
-    TIME_STEP_S, WINDOW_FRAMES, WindowInfo)
+    HORIZON_STEPS,
+    OUTPUT_GRID,
+    TIME_STEP_S,
+    WINDOW_FRAMES,
+    AgentForecast,
+    CameraState,
+    EgoPlan,
+    EgoState,
+    Forecast,
+    PlanSource,
+    WindowInfo,
+)
 
 #: Message types by the short name under which `MessageTypes` offers them.
 TYPE_NAMES = {name.rsplit('/', 1)[1]: name for name in (

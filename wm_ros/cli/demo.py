@@ -95,10 +95,12 @@ def prepare_drive(path: Path, settings: object) -> None:
         shutil.rmtree(path)
     say(f'simulating {settings.seconds:.0f} s with the {settings.rig} rig')
     # A run that is stopped must not leave what looks like a drive.
-    part = path.with_name(path.name + '.part')
+    part = path.with_name('unfinished')
     shutil.rmtree(part, ignore_errors=True)
-    write_drive(part, settings, progress=Progress('rendering', 'camera sets'))
-    part.rename(path)
+    part.mkdir()
+    write_drive(part / path.name, settings, progress=Progress('rendering', 'camera sets'))
+    (part / path.name).rename(path)
+    part.rmdir()
 
 
 def say(text: str) -> None:

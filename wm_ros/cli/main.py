@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from types import ModuleType
 
 #: Sub-commands with what they do, in the order of the help. One whose module is not there (this
 #: may be an installation without training) is not listed.
@@ -66,18 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
     module = importlib.import_module(f'wm_ros.cli.{name}')
     command = argparse.ArgumentParser(prog=f'wm_ros {name}', description=module.__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
-    module.add_arguments(command)
-    try:
-        parsed = command.parse_args(arguments[1:])
-    except SystemExit as stop:      # argparse has printed what it had to say
-        return int(stop.code or 0)
-    return _run(name, module, parsed)
+    return _run(name, module, command, arguments[1:])
 
 
-def _run(name: str, module: object, parsed: argparse.Namespace) -> int:
+def _run(name: str, module: ModuleType, command: argparse.ArgumentParser,
+         arguments: list[str]) -> int:
     """Run a command; a failure that it knows of is one line, anything else keeps its trace."""
     try:
-        return int(module.run(parsed) or 0)
+        module.add_arguments(command)
+        return int(module.run(command.parse_args(arguments)) or 0)
+    except SystemExit as stop:      # argparse has printed what it had to say
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         print(f'wm_ros {name}: interrupted', file=sys.stderr)
         return 130

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--rig', type=Path, help="rig file, instead of the bag's CameraInfo and "
                         '/tf_static')
     parser.add_argument('--cameras', nargs='+', help="cameras to use, in the model's order")
-    parser.add_argument('--node', default='/world_model', help='name under which topics are written')
+    parser.add_argument('--node', default='/world_model',
+                        help='name under which topics are written')
     parser.add_argument('--no-flow', action='store_true', help='leave the large flow topic out')
     parser.add_argument('--dry-run', action='store_true', help='print what was found in the bag')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'another one')
     parser.add_argument('--out', type=Path, help='page to write (default: BAG/report.html)')
     parser.add_argument('--preview', type=Path, help='also write one picture of it (PNG)')
-    parser.add_argument('--summary', type=Path, help="summary.json of a demo, for latencies")
+    parser.add_argument('--summary', type=Path, help='summary.json of a demo, for latencies')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
 

@@ -15,9 +15,22 @@ from typing import Any
 
 import numpy as np
 from rosbags.interfaces import (
-    Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime)
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import (
-    CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError)
+    CompressionFormat,
+    CompressionMode,
+    Reader,
+    ReaderError,
+    StoragePlugin,
+    Writer,
+    WriterError,
+)
 from rosbags.serde import SerdeError
 from rosbags.typesys import get_types_from_msg
 

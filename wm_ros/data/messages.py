@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from rosbags.typesys import get_types_from_msg, get_typestore, Stores
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from wm_ros.messages import MessageTypes

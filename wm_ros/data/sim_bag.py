@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wm_ros.data.bag import BagWriter, TRUTH_TOPIC
+from wm_ros.data.bag import TRUTH_TOPIC, BagWriter
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.truth import truth_message
 from wm_ros.geometry import wrap_angle

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from wm_ros.geometry import wrap_angle
-from wm_ros.messages import (
-    BASE_LINK, ego_plan, MessageTypes, planar_pose, stamp_ns)
+from wm_ros.messages import BASE_LINK, MessageTypes, ego_plan, planar_pose, stamp_ns
 from wm_ros.types import (
-    CameraState, EgoPlan, EgoState, HORIZON_STEPS, OUTPUT_GRID, PlanSource, TIME_STEP_S, Truth)
+    HORIZON_STEPS,
+    OUTPUT_GRID,
+    TIME_STEP_S,
+    CameraState,
+    EgoPlan,
+    EgoState,
+    PlanSource,
+    Truth,
+)
 
 #: Below this length a path's step does not tell the heading.
 MIN_STEP_M = 0.15

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from wm_ros.data.bag import BagReader
-from wm_ros.demo.processes import peak_memory_mb, Process, ProcessError
+from wm_ros.demo.processes import Process, ProcessError, peak_memory_mb
 from wm_ros.share import share_path
 
 NODE = '/world_model'
@@ -171,7 +171,7 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         # Columns are as wide as a terminal of 100 characters allows.
         short = {'oracle: constant velocity from truth': 'const. vel. from truth',
                  'constant velocity': 'const. velocity'}
-        lines += ['', '  against the simulator\'s truth, from the first valid forecast on:']
+        lines += ['', "  against the simulator's truth, from the first valid forecast on:"]
         for row in table:
             cells = [short.get(cell, cell) for cell in row]
             lines.append(f'  {cells[0]:<18}' + ''.join(

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from wm_ros.evaluate.report_data import (
-    GROUND_DRIVABLE, GROUND_FREE, GROUND_STATIC, GROUND_UNOBSERVED, GROUND_WALKWAY, ground_picture,
-    mosaic_layout, Report)
+    GROUND_DRIVABLE,
+    GROUND_FREE,
+    GROUND_STATIC,
+    GROUND_UNOBSERVED,
+    GROUND_WALKWAY,
+    Report,
+    ground_picture,
+    mosaic_layout,
+)
 from wm_ros.evaluate.report_page import telling_window
 from wm_ros.geometry import box_corners
 from wm_ros.types import (
-    AGENT_CLASSES, AgentForecast, CameraModel, CameraRig, Forecast, OUTPUT_GRID, Truth)
+    AGENT_CLASSES,
+    OUTPUT_GRID,
+    AgentForecast,
+    CameraModel,
+    CameraRig,
+    Forecast,
+    Truth,
+)
 
 BACK = (18, 13, 10)     # BGR throughout
 COLOURS = tuple(tuple(int(c[i:i + 2], 16) for i in (5, 3, 1)) for c in (
@@ -21,6 +36,8 @@ COLOURS = tuple(tuple(int(c[i:i + 2], 16) for i in (5, 3, 1)) for c in (
 GROUND_COLOURS = {GROUND_FREE: (38, 30, 24), GROUND_DRIVABLE: (67, 54, 45),
                   GROUND_WALKWAY: (74, 54, 62), GROUND_STATIC: (46, 62, 74)}
 SIZE = 1080
+#: The pictures of a single, very wide camera must not dwarf the view beside them.
+MAX_CAMERAS_WIDTH = 1600
 #: Drawing on a larger canvas and shrinking it smooths what OpenCV draws.
 OVERSAMPLE = 2
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -49,7 +66,7 @@ class Canvas:
 
     def dashes(self, xy: np.ndarray, colour: tuple, width: int, length_m: float = 0.7) -> None:
         """Draw a dashed line through points."""
-        for a, b in zip(xy[:-1], xy[1:]):
+        for a, b in pairwise(xy):
             n = max(1, int(np.hypot(*(b - a)) / length_m))
             for i in range(0, n, 2):
                 self.line(np.stack([a + (b - a) * i / n, a + (b - a) * min(i + 1, n) / n]),
@@ -160,12 +177,13 @@ def cameras(rig: CameraRig, mosaic: bytes, forecast: Forecast, height: int) -> n
             tiles.append((name, picture[r * tile_h:(r + 1) * tile_h, at:at + tile_w]))
     wide = 1 if len(tiles) == 1 else 2
     rows = -(-len(tiles) // wide)
-    width = round(height / rows * tile_w / tile_h)
+    width = min(round(height / rows * tile_w / tile_h), MAX_CAMERAS_WIDTH // wide)
+    row_height = round(width * tile_h / tile_w)
     out = np.full((height, width * wide, 3), BACK, np.uint8)
-    order = [t for r in zip(tiles[:rows], tiles[rows:] or [None] * rows) for t in r if t]
+    order = [t for r in zip_longest(tiles[:rows], tiles[rows:]) for t in r if t]
     for k, (name, tile) in enumerate(order):
-        top, left = k // wide * height // rows, k % wide * width
-        big = cv2.resize(tile, (width, height // rows), interpolation=cv2.INTER_CUBIC)
+        top, left = k // wide * row_height, k % wide * width
+        big = cv2.resize(tile, (width, row_height), interpolation=cv2.INTER_CUBIC)
         _boxes(big, rig[name], forecast)
         cv2.rectangle(big, (8, 8), (20 + 11 * len(name), 36), BACK, -1)
         cv2.putText(big, name.replace('_', ' '), (14, 28), FONT, 0.55, (255, 255, 255), 1,
@@ -206,5 +224,5 @@ def _boxes(tile: np.ndarray, camera: CameraModel, forecast: Forecast) -> None:
         best = int(np.argmax(agent.mode_probabilities))
         path = np.zeros((7, 3))
         path[:, :2] = np.concatenate([agent.pose[None, :2], agent.trajectories_m[best]])
-        for a, b in zip(path[:-1], path[1:]):
+        for a, b in pairwise(path):
             segment(a, b, colour, 2)

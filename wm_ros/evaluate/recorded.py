@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wm_ros.data.bag import AGENTS, BagError, BagReader, TRUTH_TOPIC
+from wm_ros.data.bag import AGENTS, TRUTH_TOPIC, BagError, BagReader
 from wm_ros.data.truth import truth_from_message
 from wm_ros.evaluate.scores import DriveCounter, Scores
 from wm_ros.messages import forecast_from_messages, stamp_ns

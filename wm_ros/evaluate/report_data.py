@@ -8,7 +8,9 @@ every browser without a server.
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,7 @@ import numpy as np
 from wm_ros.data.bag import BagError, BagReader, CameraTopics, frame_of
 from wm_ros.evaluate.recorded import forecasts_in, score, truths_in
 from wm_ros.messages import UNOBSERVED
-from wm_ros.types import (
-    AGENT_CLASSES, CameraModel, CameraRig, Forecast, OUTPUT_GRID, Truth)
+from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraModel, CameraRig, Forecast, Truth
 
 #: Steps of the occupancy that the page holds: now, 1, 2 and 3 s.
 SHOWN_STEPS = (0, 2, 4, 6)
@@ -32,7 +33,7 @@ MIN_MODE = 0.03
 GROUND_UNOBSERVED, GROUND_FREE, GROUND_DRIVABLE, GROUND_WALKWAY, GROUND_STATIC = range(5)
 #: Bytes that the pictures of one page may take, before base64 adds a third.
 PICTURE_BUDGET = 9_500_000
-TILE_WIDTH = 320
+TILE_WIDTH = 400
 QUALITIES = (60, 50, 40, 30, 20)
 
 
@@ -98,34 +99,47 @@ def _mosaics(reader: BagReader, rig: CameraRig, wanted: set[int],
     height = max(h for _, h in tiles.values())
     place = {name: (r * height, i * width + (columns - len(row)) * width // 2)
              for r, row in enumerate(layout) for i, name in enumerate(row)}
-    canvases: dict[int, np.ndarray] = {}
-    left: dict[int, int] = {}
-    pictures: dict[int, bytes] = {}
-    quality = None
     found = reader.camera_topics()
     named = {found[name].image: found[name] for name in rig.names}
-    for topic, _, msg in reader.read(named):
-        name = named[topic].camera
-        stamp = nearest(msg, wanted)
-        if stamp is None:
-            continue
-        image = decoded(named[topic], rig[name], msg, tiles[name])
-        canvas = canvases.setdefault(stamp, np.zeros(
-            (height * len(layout), columns * width, 3), np.uint8))
-        top, at = place[name]
-        if image is not None:
-            canvas[top:top + image.shape[0], at:at + image.shape[1]] = image
-        left[stamp] = left.get(stamp, len(rig)) - 1
-        if not left[stamp]:
+    canvases: dict[int, np.ndarray] = {}
+    left: dict[int, int] = {}
+    pictures: dict[int, Future[bytes]] = {}
+    quality = None
+    # Decoding and encoding release the interpreter's lock: two threads use two cores.
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[Future[None]] = deque()
+        for topic, _, msg in reader.read(named):
+            name = named[topic].camera
+            stamp = nearest(msg, wanted)
+            if stamp is None:
+                continue
+            canvas = canvases.setdefault(stamp, np.zeros(
+                (height * len(layout), columns * width, 3), np.uint8))
+            waiting.append(pool.submit(
+                _place, canvas, place[name], named[topic], rig[name], msg, tiles[name]))
+            left[stamp] = left.get(stamp, len(rig)) - 1
+            if left[stamp]:
+                continue
+            while waiting:
+                waiting.popleft().result()
             picture = canvases.pop(stamp)
             if quality is None:
                 quality = fitting_quality(picture, PICTURE_BUDGET // max(len(wanted), 1))
-            pictures[stamp] = encoded(picture, quality)
+            pictures[stamp] = pool.submit(encoded, picture, quality)
             if progress:
                 progress(len(pictures), len(wanted))
-    for stamp, picture in canvases.items():     # a camera was missing
-        pictures[stamp] = encoded(picture, quality or QUALITIES[1])
-    return pictures
+        for stamp, picture in canvases.items():     # a camera was missing
+            pictures[stamp] = pool.submit(encoded, picture, quality or QUALITIES[1])
+        return {stamp: picture.result() for stamp, picture in pictures.items()}
+
+
+def _place(canvas: np.ndarray, corner: tuple[int, int], topics: CameraTopics, camera: CameraModel,
+           msg: Any, size: tuple[int, int]) -> None:
+    """Draw one camera's picture into its place; leave that black where it cannot be read."""
+    image = decoded(topics, camera, msg, size)
+    if image is not None:
+        top, at = corner
+        canvas[top:top + size[1], at:at + size[0]] = image
 
 
 def nearest(msg: Any, wanted: set[int], tolerance_ns: int = 30_000_000) -> int | None:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from wm_ros.evaluate.recorded import score_table
-from wm_ros.evaluate.report_data import (
-    camera_json, mosaic_layout, Report, TILE_WIDTH, window_json)
+from wm_ros.evaluate.report_data import TILE_WIDTH, Report, camera_json, mosaic_layout, window_json
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID
 
 PAGE = Path(__file__).with_name('page.html')
@@ -46,7 +45,7 @@ def page_data(report: Report) -> dict[str, Any]:
         data['scores'] = score_table(report.scores)
         data['scores_note'] = (
             f'{report.scores["n_forecasts"]} forecasts, {report.scores["n_agents"]} visible agents '
-            'within 30 m, against the simulator\'s truth')
+            "within 30 m, against the simulator's truth")
     return data
 
 
@@ -76,7 +75,7 @@ def foot(report: Report) -> str:
     stages = ', '.join(f'{stage} {form}' for stage, form in sorted(last.precision.items()))
     return (f'Model {last.model_hash or "unknown"} · {stages} · forecasts in base_link at the '
             'stamp, 3 s ahead · paths fade with their probability · the ellipse is two standard '
-            'deviations of the likeliest path\'s end')
+            "deviations of the likeliest path's end")
 
 
 def telling_window(report: Report) -> int:

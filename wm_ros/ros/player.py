@@ -21,7 +21,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from wm_ros.data.bag import BagError, BagReader, COMPRESSED, IMAGE
+from wm_ros.data.bag import COMPRESSED, IMAGE, BagError, BagReader
 from wm_ros.ros.raw import header_stamp_ns, message_class
 
 #: Topics of these types wait for a subscriber before the bag starts.
