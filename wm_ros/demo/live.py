@@ -76,7 +76,11 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
         with Process('player', 'wm_ros.ros.player',
                      [str(drive), '--rate', str(rate), '--wait', str(START_S), '--log',
                       str(play_log)], folder / 'player.log', domain) as player:
-            player.wait(START_S + 600, beside=(node, recorder))
+            try:
+                player.wait(START_S + 600, beside=(node, recorder))
+            except ProcessError as err:
+                # The player only knows that nobody listens; the node knows why.
+                raise ProcessError(f'{err}; the node: {node.last_lines(3)}') from err
         played = json.loads(play_log.read_text())
         begun = time.monotonic() - start - played['seconds']
         time.sleep(1.0)     # the last forecast is on its way
