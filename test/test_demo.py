@@ -165,6 +165,7 @@ def test_the_demo_from_end_to_end(tmp_path, capsys):
     """Simulator, player, node, recorder, scores and page, with a small drive and a fake model."""
     pytest.importorskip('rclpy')
     from fakes import make_fake_artifact
+
     from wm_ros.cli.main import main
     artifact = make_fake_artifact(tmp_path / 'artifact')
     out = tmp_path / 'demo'
