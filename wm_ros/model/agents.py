@@ -68,6 +68,10 @@ class AgentDecoder(nn.Module):
         self.mode_query = nn.Parameter(torch.randn(MODES, agent_dim) * 0.5)
         self.mode = nn.Sequential(nn.Linear(agent_dim, 2 * agent_dim), nn.ReLU(),
                                   nn.Linear(2 * agent_dim, 1 + HORIZON_STEPS * 5))
+        # All modes begin as constant velocity and part from there; begun apart, it takes most of a
+        # short training until they are plausible.
+        nn.init.normal_(self.mode[-1].weight, std=0.01)
+        nn.init.zeros_(self.mode[-1].bias)
         self.register_buffer('cells_m', torch.as_tensor(FEATURE_GRID.centres_m()).reshape(-1, 2),
                              persistent=False)
         time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, dtype=torch.float32)

@@ -11,6 +11,10 @@ from wm_ros.train.targets import centre_heat
 from wm_ros.types import HORIZON_STEPS, TIME_STEP_S
 
 
+#: Weight of the mean of all modes beside the winner's.
+LOSERS_SHARE = 0.05
+
+
 def centre_loss(logits: torch.Tensor, agents: torch.Tensor) -> torch.Tensor:
     """Penalty-reduced focal loss on centre logits (B, R, R) (CenterNet, Zhou et al. 2019)."""
     heat, weight = centre_heat(agents)
@@ -104,6 +108,9 @@ def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
     won, won_spread = paths[rows, best], spread[rows, best]
     d = truth - won
     direct = F.smooth_l1_loss(won, truth, reduction='none', beta=0.5).sum(-1)
+    # A little for the losers too: a mode that never wins would drift to where nobody goes.
+    others = F.smooth_l1_loss(paths, truth[:, None].expand_as(paths), reduction='none', beta=0.5)
+    direct = direct + LOSERS_SHARE * others.sum(-1).mean(1)
     likelihood = gaussian_nll(d, won_spread)
     # Soft labels: modes that end close to the truth are not wrong.
     with torch.no_grad():

@@ -130,11 +130,11 @@ class WindowTrainer(nn.Module):
         return {
             'centre': losses.centre_loss(dense['centre'], agents),
             'occupancy': losses.occupancy_loss(dense['occupancy'], batch['occupancy'], weight),
-            'flow': 0.1 * losses.flow_loss(dense['flow'], batch['flow'], batch['occupancy']),
+            'flow': 0.4 * losses.flow_loss(dense['flow'], batch['flow'], batch['occupancy']),
             'ground': losses.ground_loss(dense['road'], dense['observed'], batch['road'],
                                          batch['observed']),
             'class': 0.2 * box['class'],
             'box': 0.4 * box['place'] + 0.2 * box['heading'] + 0.1 * box['size'],
-            'speed': 0.2 * box['speed'],
+            'speed': 0.3 * box['speed'],
             'path': 0.8 * paths['path'], 'likelihood': 0.15 * paths['likelihood'],
-            'mode': 0.3 * paths['mode']}
+            'mode': 0.6 * paths['mode']}
