@@ -173,33 +173,27 @@ def test_no_camera_info_at_all_publishes_invalid_forecasts_that_say_so(world):
     drive.wait_status('camera camera_0', ERROR, 'no CameraInfo yet')
 
 
-def test_missing_camera_is_reported_within_two_periods_and_comes_back(world):
+def test_missing_camera_is_reported_and_comes_back(world):
     _, drive = world()
     stamps = drive.run(16)
     assert drive.forecast(stamps[-1]).info.valid
-    began = time.monotonic()
     drive.diagnostics.clear()
     missed = drive.run(4, 0.1, skip=('camera_1',))
-
-    def told():
-        return any(entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR])
-                   for msg in drive.diagnostics for entry in msg.status)
-
-    wait_for(told, 5.0, 'the camera to be missed')
-    first = next(msg for msg in drive.diagnostics for entry in msg.status
-                 if entry.name.endswith('camera camera_1') and entry.level == bytes([ERROR]))
-    # The last image came one period before `began`; the report's stamp is the node's time.
-    delay_s = (first.header.stamp.sec + first.header.stamp.nanosec / NS) - time.time() + (
-        time.monotonic() - began)
-    # One period is left then; test_ros_monitor.py has the exact bound, this one a busy machine.
-    assert delay_s < 0.3
+    # Within two periods of its last image: test_ros_pipeline.py, by a clock of its own.
+    drive.wait_status('camera camera_1', ERROR, 'no image')
     forecast = drive.forecast(missed[-1])
     assert not forecast.info.valid
     assert forecast.info.window.camera_states[1] == WindowInfo.CAMERA_MISSING
     assert 'camera camera_1: no frame in the set' in forecast.info.invalid_reasons
     drive.diagnostics.clear()
     assert drive.forecast(drive.run(1)[0]).info.valid
-    drive.wait_status('camera camera_1', OK)
+
+    def back():     # and overdue again 175 ms later, so go on sending
+        drive.run(1)
+        return any(entry.name.endswith('camera camera_1') and entry.level == bytes([OK])
+                   for msg in list(drive.diagnostics) for entry in msg.status)
+
+    wait_for(back, 10.0, 'the camera to be well again')
 
 
 def test_a_given_plan_is_used_until_it_is_too_old(world):
@@ -251,6 +245,25 @@ def test_a_clock_that_steps_back_starts_a_new_window(world):
     used = [msg.info.window.frames_used for msg in drive.got['agents']]
     assert used == list(range(1, 15))
     assert drive.got['agents'][-1].info.valid
+
+
+def test_one_camera_with_a_wrong_clock_is_left_out_and_named(world):
+    _, drive = world()
+    drive.run(16)
+
+    def an_hour_ahead(name, msg):
+        if name == 'camera_1':
+            set_stamp(msg, drive.stamp_ns + 3600 * NS)
+        return msg
+
+    drive.edit = an_hour_ahead
+    missed = [drive.forecast(stamp) for stamp in drive.run(3)]
+    assert [msg.info.window.frames_used for msg in missed] == [16] * 3
+    assert all(list(msg.info.window.camera_states) ==
+               [WindowInfo.CAMERA_OK, WindowInfo.CAMERA_MISSING] for msg in missed)
+    drive.wait_status('camera camera_1', ERROR, "stamps far from the other cameras'")
+    drive.edit = lambda name, msg: msg
+    assert drive.forecast(drive.run(1)[0]).info.valid
 
 
 def test_simulated_time_may_stop_and_step_back(world):

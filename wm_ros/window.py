@@ -31,6 +31,12 @@ GAP_PERIODS = 1.75
 #: Cameras slower than 10 Hz do not stretch the period: what they leave out are gaps.
 PERIOD_RANGE_NS = (50 * MS, 110 * MS)
 _HISTORY = 9
+#: A camera counts as delivering for this long after its last frame.
+LIVE_NS = 300 * MS
+#: Frames of one camera that wait for their set at most.
+_MAX_PENDING = 32
+#: Frames of a camera that are kept while it alone is at another time.
+_MAX_STRAYS = 8
 
 
 def period_of(intervals_ns: Iterable[int]) -> int:
@@ -64,6 +70,7 @@ class PushResult(IntEnum):
     STAMP_JUMP = 4      # the clock jumped: the window was flushed, this frame begins a new one
     UNKNOWN_CAMERA = 5
     OVERFLOW = 6        # too many frames wait for their set
+    STRAY = 7           # far from the time of the other cameras: left out unless they follow
 
     @property
     def accepted(self) -> bool:
@@ -85,6 +92,10 @@ class _Cluster:
 
     frames: dict[str, _Pending]
     end_ns: int   # the first one's stamp and the tolerance
+
+    @property
+    def first_ns(self) -> int:
+        return min(item.frame.stamp_ns for item in self.frames.values())
 
     @property
     def newest_ns(self) -> int:
@@ -168,10 +179,14 @@ class FrameBuffer:
 
     `tolerance_ns`: how far the stamps of one set may lie apart, held under half a period of the
     fastest camera, so that a lost frame does not pair a camera with its neighbours' next.
-    `deadline_ns`: how long a set
-    waits for a missing camera, on the stamps of the others and on the clock given to `push` and
-    `ready`. A step back of more than `jump_back_ns`, or ahead of more than `jump_ahead_ns`
-    (a window's length), is a clock jump. No clock is read here; not thread safe.
+    `deadline_ns`: how long a set waits for a missing camera, on the stamps of the others and on the
+    clock given to `push` and `ready`.
+
+    What time it is, the cameras decide together, so that one with a wrong clock takes none of the
+    others down: a set waits no longer once half of those that deliver have come to it. A step back
+    of more than `jump_back_ns`, or ahead of more than `jump_ahead_ns` (a window's length), is a
+    clock jump where more than half of them make it; until then their frames are strays.
+    No clock is read here; not thread safe.
     """
 
     def __init__(self, cameras: Iterable[str], tolerance_ns: int = 20 * MS,
@@ -185,7 +200,6 @@ class FrameBuffer:
         #: Number of flushes, and of sets dropped because nobody took them.
         self.flushes = 0
         self.overruns = 0
-        self._max_pending = 32 * max(1, len(self.cameras))
         self._ready: deque[FrameSet] = deque()
         self._max_ready = max_ready
         self._forget()
@@ -194,6 +208,8 @@ class FrameBuffer:
         """Start anew: no stamp seen so far says anything about the next."""
         self._pending: list[_Pending] = []
         self._newest: dict[str, int] = {}
+        self._arrived: dict[str, int] = {}  # when its last new frame came, a camera
+        self._strays = {camera: deque(maxlen=_MAX_STRAYS) for camera in self.cameras}
         self._closed: dict[str, int] = {}   # stamps up to these are closed, a camera
         self._seen = {camera: deque(maxlen=64) for camera in self.cameras}
         self._thinning = Thinning()
@@ -205,27 +221,68 @@ class FrameBuffer:
         camera, stamp = frame.camera, frame.stamp_ns
         if camera not in self._seen:
             return PushResult.UNKNOWN_CAMERA
-        result = PushResult.ACCEPTED
-        # Back is judged by the camera's own stamps: one that lags behind the others is only late.
+        if self._is_stray(stamp, now_ns):
+            return self._push_stray(frame, now_ns)
+        self._strays[camera].clear()
         if stamp < self._newest.get(camera, stamp) - self.jump_back_ns:
-            self.flush()
-            result = PushResult.STAMP_JUMP
-        elif stamp > max(self._newest.values(), default=stamp) + self.jump_ahead_ns:
-            self.flush()
-            result = PushResult.STAMP_JUMP
+            self._return(camera)
         if stamp in self._seen[camera]:
             return PushResult.DUPLICATE
+        # A late frame too tells where its camera is.
+        self._newest[camera] = max(stamp, self._newest.get(camera, stamp))
+        self._arrived[camera] = now_ns
         if stamp <= self._closed.get(camera, stamp - 1):
             return PushResult.LATE
-        if len(self._pending) >= self._max_pending:
+        if sum(item.frame.camera == camera for item in self._pending) >= _MAX_PENDING:
             return PushResult.OVERFLOW
-        if stamp < self._newest.get(camera, stamp):
-            result = PushResult.OUT_OF_ORDER
-        self._seen[camera].append(stamp)
-        self._newest[camera] = max(stamp, self._newest.get(camera, stamp))
-        insort(self._pending, _Pending(frame, now_ns))
+        self._add(frame, now_ns)
         self._close(now_ns)
-        return result
+        return PushResult.OUT_OF_ORDER if stamp < self._newest[camera] else PushResult.ACCEPTED
+
+    def _add(self, frame: Frame, now_ns: int) -> None:
+        self._seen[frame.camera].append(frame.stamp_ns)
+        insort(self._pending, _Pending(frame, now_ns))
+
+    def _is_stray(self, stamp: int, now_ns: int) -> bool:
+        """Tell whether a stamp lies a clock jump away from where the cameras are."""
+        known = self._live(now_ns) or self._newest.keys()
+        if not known:
+            return False
+        reached = self._reached(known)
+        return stamp < reached - self.jump_back_ns or stamp > reached + self.jump_ahead_ns
+
+    def _push_stray(self, frame: Frame, now_ns: int) -> PushResult:
+        """Keep a frame aside; where most cameras that deliver have followed, begin anew there."""
+        self._strays[frame.camera].append(frame)
+        there = {camera: kept for camera, kept in self._strays.items()
+                 if kept and abs(kept[-1].stamp_ns - frame.stamp_ns) <= self.jump_ahead_ns}
+        if len(there) <= len(self._live(now_ns) - there.keys()):
+            return PushResult.STRAY
+        self.flush()
+        for kept in sorted((kept for frames in there.values() for kept in frames),
+                           key=lambda kept: kept.stamp_ns):
+            if (abs(kept.stamp_ns - frame.stamp_ns) <= self.jump_ahead_ns
+                    and kept.stamp_ns not in self._seen[kept.camera]):
+                self._newest[kept.camera] = kept.stamp_ns
+                self._arrived[kept.camera] = now_ns
+                self._add(kept, now_ns)
+        self._close(now_ns)
+        return PushResult.STAMP_JUMP
+
+    def _return(self, camera: str) -> None:
+        """Forget where a camera was whose own clock was ahead and is with the others again."""
+        self._pending = [item for item in self._pending if item.frame.camera != camera]
+        self._seen[camera].clear()
+        del self._newest[camera]
+
+    def _live(self, now_ns: int) -> set[str]:
+        """Return the cameras that deliver frames at the time of the window."""
+        return {camera for camera, at in self._arrived.items() if now_ns - at <= LIVE_NS}
+
+    def _reached(self, cameras: Iterable[str]) -> int:
+        """Return the newest stamp that half of these cameras (one at least) have come to."""
+        stamps = sorted((self._newest[camera] for camera in cameras), reverse=True)
+        return stamps[(len(stamps) - 1) // 2]
 
     def ready(self, now_ns: int) -> list[FrameSet]:
         """Return the sets that are complete at `now_ns` and were not returned yet."""
@@ -273,8 +330,16 @@ class FrameBuffer:
         missing = [camera for camera in self.cameras if camera not in cluster.frames]
         if all(self._newest.get(camera, cluster.end_ns) > cluster.end_ns for camera in missing):
             return True
-        return (max(self._newest.values()) > cluster.end_ns + self.deadline_ns
-                or now_ns - cluster.arrival_ns >= self.deadline_ns)
+        live = self._live(now_ns)
+        reached = self._reached(live or self._newest)
+        if reached > cluster.end_ns + self.deadline_ns:
+            return True
+        # Counted from when half of the cameras came to it: one whose clock is ahead must not close
+        # a time that the others are yet to come to.
+        arrivals = sorted(item.arrival_ns for item in cluster.frames.values())
+        half = min(len(arrivals) - 1, max(0, len(live) - 1) // 2)
+        return (now_ns - arrivals[half] >= self.deadline_ns
+                and (not live or reached >= cluster.first_ns))
 
     def _emit(self, cluster: _Cluster) -> None:
         """Take a cluster out of the pending frames, close its time and thin out."""

@@ -29,6 +29,11 @@ MS = 1_000_000
 ODOMETRY_SILENT_NS = 500 * MS
 #: After this many failures in a row the node deactivates itself.
 MAX_FAILURES = 5
+#: What the frame buffer says about the stamps of a camera.
+CLOCK_PROBLEMS = {
+    PushResult.STAMP_JUMP: ('stamps jumped: window flushed', Level.WARN),
+    PushResult.STRAY: ("stamps far from the other cameras': left out", Level.ERROR),
+    PushResult.LATE: ('stamps behind the other cameras: too late for their set', Level.WARN)}
 
 
 class Pipeline:
@@ -144,8 +149,8 @@ class Pipeline:
             frame = Frame(name, stamp_ns(msg.header), err)
         result = self._buffer.push(frame, now)
         camera.counts[result.name.lower()] += 1
-        if result is PushResult.STAMP_JUMP:
-            camera.problem = Problem('stamps jumped: window flushed', Level.WARN, now + PROBLEM_NS)
+        if result in CLOCK_PROBLEMS:
+            camera.problem = Problem(*CLOCK_PROBLEMS[result], now + PROBLEM_NS)
         self._collect(now)
 
     def camera_info(self, name: str, msg: Any) -> None:
