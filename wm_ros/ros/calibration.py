@@ -48,6 +48,11 @@ class Calibration:
         found = {name: self._intrinsics[name] or self._poses[name] for name in self._file.names}
         return {name: text for name, text in found.items() if text}
 
+    @property
+    def awaits_info(self) -> bool:
+        """Tell whether a camera that needs a CameraInfo has never had one, good or bad."""
+        return any(text and name not in self._seen for name, text in self._intrinsics.items())
+
     def info(self, name: str, msg: Any) -> bool:
         """Take a CameraInfo; return whether it changed anything. A bad one takes the camera out."""
         self.frame_id(name, msg.header.frame_id)

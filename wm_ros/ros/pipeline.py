@@ -27,6 +27,9 @@ from wm_ros.window import SLOT_NS, FrameBuffer, PushResult
 MS = 1_000_000
 #: Odometry that is silent for this long is not waited for.
 ODOMETRY_SILENT_NS = 500 * MS
+#: DDS keeps the order within a topic only, so the first picture may overtake its CameraInfo: sets
+#: wait for it this long from the first one on, as many as the worker then takes at once.
+FIRST_INFO_WAIT_NS = 150 * MS
 #: After this many failures in a row the node deactivates itself.
 MAX_FAILURES = 5
 #: What the frame buffer says about the stamps of a camera.
@@ -65,6 +68,7 @@ class Pipeline:
         self._plan_problem = Problem()
         self._failures_in_a_row = 0
         self._recalibrated = True
+        self._first_set_ns: int | None = None
         self.last_failure = ''
         self._last: tuple[Forecast, int] | None = None
         self._reported = (0, 0)
@@ -93,6 +97,7 @@ class Pipeline:
         self._buffer = self._new_buffer()
         self._waiting.clear()
         self._last = None
+        self._first_set_ns = None
         self.fatal = ''
         self._failures_in_a_row = 0
         self.engine.reset('activated')
@@ -157,6 +162,7 @@ class Pipeline:
         """Take a sensor_msgs/CameraInfo; what it changes is used from the next set on."""
         if self.calibration.info(name, msg):
             self.recalibrate()
+            self._dispatch(self._clock_ns())
 
     def look_up_poses(self) -> None:
         """Ask TF again."""
@@ -209,8 +215,12 @@ class Pipeline:
         self._dispatch(now)
 
     def _dispatch(self, now: int) -> None:
-        """Hand over the sets that have their odometry, or waited for it long enough."""
+        """Hand over the sets that have calibration and odometry, or waited long enough."""
+        if self._waiting and self._first_set_ns is None:
+            self._first_set_ns = now
         while self._waiting:
+            if self.calibration.awaits_info and now - self._first_set_ns < FIRST_INFO_WAIT_NS:
+                return
             frames, until = self._waiting[0]
             alive = (self._odometry_ns is not None
                      and now - self._odometry_ns < ODOMETRY_SILENT_NS)

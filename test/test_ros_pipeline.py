@@ -1,0 +1,183 @@
+"""From messages to forecasts by a clock of the test's own: what waits for what, and how long."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bags import jpeg, rich_forecast
+from fakes import make_rig
+
+pytest.importorskip('rclpy')
+
+from ros_drive import info_of, set_stamp
+from sensor_msgs.msg import CompressedImage
+
+from wm_ros.ros.calibration import Calibration
+from wm_ros.ros.monitor import Level
+from wm_ros.ros.node import TICK_S
+from wm_ros.ros.parameters import settings_from
+from wm_ros.ros.pipeline import FIRST_INFO_WAIT_NS, Pipeline
+from wm_ros.ros.worker import MAX_WAITING
+from wm_ros.types import CameraState
+
+MS = 1_000_000
+PERIOD = 100 * MS
+START = 1_700_000_000 * 1000 * MS
+
+
+class Engine:
+    """Notes the sets that it is given, each with the cameras that it may not use."""
+
+    def __init__(self):
+        self.sets, self.problems = [], {}
+
+    def reset(self, reason):
+        pass
+
+    def calibrate(self, rig, problems):
+        self.problems = dict(problems)
+
+    def encode(self, frames, ego):
+        self.sets.append((frames.stamp_ns, sorted(frames.frames), sorted(self.problems)))
+
+    def forecast(self, plan=None):
+        forecast = rich_forecast(self.sets[-1][0])
+        cameras = {name: CameraState.OK if name in self.sets[-1][1] else CameraState.MISSING
+                   for name in RIG.names}
+        return replace(forecast, window=replace(forecast.window, cameras=cameras))
+
+
+RIG = make_rig(3)
+
+
+class Bench:
+    """A pipeline with its clock: time passes when the test says so."""
+
+    def __init__(self, calibrated=True):
+        self.now = 0
+        self.published = []
+        self.engine = Engine()
+        settings = settings_from({'odometry': 'ignore'})
+        self.pipeline = Pipeline(
+            settings, Calibration(RIG, 'required', 'rig', None), self.engine,
+            lambda: self.now, lambda: self.now, self._publish)
+        self.pipeline.start()
+        if calibrated:
+            self.calibrate()
+
+    def _publish(self, forecast):
+        self.published.append(forecast.stamp_ns)
+        return forecast
+
+    def calibrate(self, *names):
+        for camera in RIG.cameras:
+            if not names or camera.name in names:
+                self.pipeline.camera_info(camera.name, info_of(camera))
+
+    def send(self, number, skip=(), offsets=None):
+        """Deliver one set at its time."""
+        self.now = number * PERIOD
+        for name in RIG.names:
+            if name not in skip:
+                msg = CompressedImage(data=np.frombuffer(jpeg(), np.uint8))
+                set_stamp(msg, START + number * PERIOD + (offsets or {}).get(name, 0))
+                self.pipeline.compressed(name, msg)
+        self.settle()
+
+    def wait(self, until_ns):
+        """Let time pass in ticks of the node."""
+        while self.now < until_ns:
+            self.now = min(until_ns, self.now + round(TICK_S * 1e9))
+            self.pipeline.tick()
+        self.settle()
+
+    def settle(self):
+        done = threading.Event()
+        self.pipeline._worker.call(done.set)
+        assert done.wait(10.0)
+
+    def level(self, camera):
+        return self.pipeline.levels()[RIG.names.index(camera)]
+
+
+@pytest.fixture
+def bench():
+    """Yield a function that starts a pipeline; all of them are stopped."""
+    started = []
+
+    def start(**options):
+        started.append(Bench(**options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        assert one.pipeline.stop()
+
+
+def test_a_missing_camera_is_an_error_within_two_periods(bench):
+    b = bench()
+    for number in range(4):
+        b.send(number)
+    assert b.level('camera_1') is Level.OK
+    last = b.now
+    b.send(4, skip=['camera_1'])
+    b.wait(last + 150 * MS)
+    assert b.level('camera_1') is Level.OK
+    b.wait(last + 176 * MS)
+    assert b.level('camera_1') is Level.ERROR
+    # The node looks every TICK_S and reports a change of level at once.
+    assert 176 * MS + TICK_S * 1e9 < 2 * PERIOD
+    b.wait(last + 2 * PERIOD)
+    assert b.level('camera_0') is Level.OK
+    assert b.engine.sets[-1][1] == ['camera_0', 'camera_2']
+    for number in (6, 7):
+        b.send(number)
+    assert b.level('camera_1') is Level.OK
+
+
+def test_the_first_pictures_wait_for_their_camera_info(bench):
+    b = bench(calibrated=False)
+    b.send(0)
+    b.calibrate('camera_0', 'camera_1')
+    b.send(1)
+    assert b.engine.sets == []
+    b.calibrate('camera_2')
+    b.settle()
+    assert b.engine.sets == [(START + i * PERIOD, list(RIG.names), []) for i in range(2)]
+
+
+def test_a_camera_info_that_never_comes_is_not_waited_for_again(bench):
+    b = bench(calibrated=False)
+    b.calibrate('camera_0', 'camera_1')
+    b.send(0)
+    b.wait(FIRST_INFO_WAIT_NS - 1)
+    assert b.engine.sets == []
+    b.wait(FIRST_INFO_WAIT_NS)
+    assert b.engine.sets == [(START, list(RIG.names), ['camera_2'])]
+    b.send(2)
+    assert len(b.engine.sets) == 2 and b.published[-1] == START + 2 * PERIOD
+    assert b.level('camera_2') is Level.ERROR
+    # At 15 Hz no more sets have come by then than may wait.
+    assert FIRST_INFO_WAIT_NS // (1000 * MS // 15) + 1 <= MAX_WAITING
+
+
+@pytest.mark.parametrize('offset_ms', [-3600_000, 400, 3600_000])
+def test_a_camera_with_a_wrong_clock_leaves_the_others_alone(bench, offset_ms):
+    b = bench()
+    for number in range(3):
+        b.send(number)
+    for number in range(3, 12):
+        b.send(number, offsets={'camera_1': offset_ms * MS})
+        b.wait(b.now + 95 * MS)
+    level, text = b.pipeline.cameras['camera_1'].judge(b.now, PERIOD)
+    if abs(offset_ms) > 1600:
+        assert level is Level.ERROR and "far from the other cameras'" in text
+    else:
+        assert level is Level.OK    # its frames wait for those of the others
+    b.wait(b.now + 95 * MS)
+    others = [cameras for _, cameras, _ in b.engine.sets
+              if {'camera_0', 'camera_2'} <= {*cameras}]
+    assert len(others) == 12
