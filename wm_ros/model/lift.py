@@ -39,16 +39,18 @@ class Lift(nn.Module):
         rows, cols = FEATURE_GRID.shape
         heights = len(LIFT_HEIGHTS_M)
         table = features.permute(0, 1, 3, 4, 2).reshape(batch, -1, channels)  # (B, N*h*w, C)
+        # A channel of ones: what is sampled from it is the sum of the weights, 0 where unseen.
+        table = torch.cat([table, torch.ones_like(table[..., :1])], -1)
         offsets = torch.arange(batch, device=table.device)[:, None, None] * table.shape[1]
-        table = table.reshape(-1, channels)
-        weight = weight.to(table.dtype)
+        table = table.reshape(-1, channels + 1)
+        # The small tables are reordered, not the features: cells outermost, heights beside the
+        # channels is what the convolutions read.
+        index, weight = (t.reshape(batch, heights, rows * cols, 4).transpose(1, 2)
+                         .reshape(batch, -1, 4) for t in (index, weight))
+        index, weight = index + offsets, weight.to(table.dtype)
         # Four taps added up one by one: products and sums fuse, a sum over an axis would not.
-        sampled = sum(
-            torch.index_select(table, 0, (index[..., tap:tap + 1] + offsets).reshape(-1))
-            * weight[..., tap].reshape(-1, 1) for tap in range(4))
-        sampled = sampled.reshape(batch, -1, channels)      # (B, Z*R*R, C)
-        seen = sum(weight[..., tap:tap + 1] for tap in range(4))
-        x = torch.cat([sampled, seen], -1).reshape(batch, heights, rows, cols, channels + 1)
-        x = x.permute(0, 1, 4, 2, 3).flatten(1, 2)          # (B, Z, R, R, C) -> (B, Z*C, R, R)
+        sampled = sum(torch.index_select(table, 0, index[..., tap].reshape(-1))
+                      * weight[..., tap].reshape(-1, 1) for tap in range(4))
+        x = sampled.reshape(batch, rows, cols, -1).permute(0, 3, 1, 2)  # (B, Z*(C+1), R, R)
         skip = self.mix(x)
         return self.memory(skip), skip
