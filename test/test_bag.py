@@ -184,6 +184,27 @@ def test_raw_images_are_decoded_and_named_by_their_namespace(tmp_path):
     np.testing.assert_array_equal(frame.image, picture[..., ::-1])
 
 
+def test_bad_messages_are_values_that_say_so(tmp_path):
+    known, types = typestore().types, bag_types()
+
+    def image(encoding, data, step):
+        return known['sensor_msgs/msg/Image'](
+            header=types.header(START_NS, 'left'), height=2, width=4, encoding=encoding,
+            is_bigendian=0, step=step, data=np.zeros(data, np.uint8))
+
+    with BagWriter(tmp_path / 'bag') as writer:
+        for message in (image('moon8', 24, 12), image('rgb8', 23, 12), image('rgb8', 25, 12)):
+            writer.write('/left/image_raw', START_NS, message)
+        writer.write('/odometry', START_NS, odometry_message(
+            EgoState(START_NS, np.array([np.nan, 0.0, 0.0]), 1.0, 0.0)))
+    with BagReader(tmp_path / 'bag') as reader:
+        *frames, ego = [value for _, value in reader.values()]
+    assert "left: image encoding 'moon8'; want one of rgb8" in str(frames[0].image)
+    assert '24 in all, got step 12 and 23' in str(frames[1].image)
+    assert '24 in all, got step 12 and 25' in str(frames[2].image)
+    assert np.isnan(ego.odom_from_base).all()
+
+
 def test_truth_comes_back_and_an_unknown_future_stays_unknown(tmp_path):
     futures = np.full((2, 6, 3), np.nan)
     futures[0] = [[5 + i, 0.5 * i, 0.4636] for i in range(1, 7)]

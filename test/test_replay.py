@@ -12,6 +12,7 @@ from test_bag import write_inputs
 from wm_ros.data.bag import BagReader, BagWriter
 from wm_ros.data.sim_bag import DriveSettings, write_drive
 from wm_ros.evaluate.recorded import forecasts_in
+from wm_ros.image import ImageError
 from wm_ros.replay import ForecastWriter, Replay
 from wm_ros.types import EgoState, Frame
 from wm_ros.window import FrameBuffer
@@ -93,6 +94,15 @@ def test_duplicates_are_refused_and_counted():
     _, run, forecasts = replay(values)
     assert len(forecasts) == 3
     assert run.counts.refused == {'duplicate': 6} or sum(run.counts.refused.values()) == 6
+
+
+def test_bad_images_and_odometry_are_counted_and_end_nothing():
+    values = list(stream(4))
+    values[3] = (values[3][0], Frame('front', values[3][1].stamp_ns, ImageError('front: bad')))
+    values[5] = (values[5][0], EgoState(values[5][1].stamp_ns, np.full(3, np.nan), np.nan, 0.0))
+    predictor, run, forecasts = replay(values)
+    assert len(forecasts) == 4 and predictor.sets[1][1] == ['back', 'front']
+    assert run.counts.refused == {'bad_image': 1, 'odometry': 1}
 
 
 def test_what_is_written_is_what_the_node_would_publish(tmp_path):

@@ -12,6 +12,7 @@ from fakes import make_rig
 
 pytest.importorskip('rclpy')
 
+from nav_msgs.msg import Odometry
 from ros_drive import info_of, set_stamp
 from sensor_msgs.msg import CompressedImage
 
@@ -19,7 +20,7 @@ from wm_ros.ros.calibration import Calibration
 from wm_ros.ros.monitor import Level
 from wm_ros.ros.node import TICK_S
 from wm_ros.ros.parameters import settings_from
-from wm_ros.ros.pipeline import FIRST_INFO_WAIT_NS, Pipeline
+from wm_ros.ros.pipeline import FIRST_WAIT_NS, Pipeline
 from wm_ros.ros.worker import MAX_WAITING
 from wm_ros.types import CameraState
 
@@ -32,7 +33,7 @@ class Engine:
     """Notes the sets that it is given, each with the cameras that it may not use."""
 
     def __init__(self):
-        self.sets, self.problems = [], {}
+        self.sets, self.egos, self.problems = [], [], {}
 
     def reset(self, reason):
         pass
@@ -42,6 +43,7 @@ class Engine:
 
     def encode(self, frames, ego):
         self.sets.append((frames.stamp_ns, sorted(frames.frames), sorted(self.problems)))
+        self.egos.append(ego)
 
     def forecast(self, plan=None):
         forecast = rich_forecast(self.sets[-1][0])
@@ -56,11 +58,11 @@ RIG = make_rig(3)
 class Bench:
     """A pipeline with its clock: time passes when the test says so."""
 
-    def __init__(self, calibrated=True):
+    def __init__(self, calibrated=True, odometry='ignore'):
         self.now = 0
         self.published = []
         self.engine = Engine()
-        settings = settings_from({'odometry': 'ignore'})
+        settings = settings_from({'odometry': odometry})
         self.pipeline = Pipeline(
             settings, Calibration(RIG, 'required', 'rig', None), self.engine,
             lambda: self.now, lambda: self.now, self._publish)
@@ -153,15 +155,32 @@ def test_a_camera_info_that_never_comes_is_not_waited_for_again(bench):
     b = bench(calibrated=False)
     b.calibrate('camera_0', 'camera_1')
     b.send(0)
-    b.wait(FIRST_INFO_WAIT_NS - 1)
+    b.wait(FIRST_WAIT_NS - 1)
     assert b.engine.sets == []
-    b.wait(FIRST_INFO_WAIT_NS)
+    b.wait(FIRST_WAIT_NS)
     assert b.engine.sets == [(START, list(RIG.names), ['camera_2'])]
     b.send(2)
     assert len(b.engine.sets) == 2 and b.published[-1] == START + 2 * PERIOD
     assert b.level('camera_2') is Level.ERROR
     # At 15 Hz no more sets have come by then than may wait.
-    assert FIRST_INFO_WAIT_NS // (1000 * MS // 15) + 1 <= MAX_WAITING
+    assert FIRST_WAIT_NS // (1000 * MS // 15) + 1 <= MAX_WAITING
+
+
+def test_the_first_pictures_wait_for_the_first_odometry(bench):
+    b = bench(odometry='optional')
+    b.send(0)
+    assert b.engine.sets == []
+    msg = Odometry()
+    set_stamp(msg, START)
+    msg.pose.pose.position.x = 3.0
+    b.pipeline.odometry(msg)
+    b.settle()
+    assert [ego.odom_from_base[0] for ego in b.engine.egos] == [3.0]
+    silent = bench(odometry='optional')
+    silent.send(0)
+    silent.wait(FIRST_WAIT_NS)
+    silent.send(2)      # there is none: nothing waits any more
+    assert silent.engine.egos == [None, None]
 
 
 @pytest.mark.parametrize('offset_ms', [-3600_000, 400, 3600_000])

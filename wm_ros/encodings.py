@@ -39,16 +39,16 @@ def rgb_from_image(data: np.ndarray | memoryview | bytes, encoding: str, height:
     Return the picture as (height, width, 3) uint8 RGB; rgb8 shares the memory of `data`.
 
     `step` is the length of a row in bytes, padding included. Raises ValueError, naming what was
-    found and wanted, for an encoding that is not in `ENCODINGS` or too few bytes.
+    found and wanted, for an encoding that is not in `ENCODINGS` or another number of bytes.
     """
     if encoding not in _ENCODINGS:
         raise ValueError(f'image encoding {encoding!r}; want one of {", ".join(_ENCODINGS)}')
     size, conversion = _ENCODINGS[encoding]
     values = np.frombuffer(data, np.uint8)
-    if height < 1 or width < 1 or step < width * size or len(values) < step * height:
+    if height < 1 or width < 1 or step < width * size or len(values) != step * height:
         raise ValueError(f'{encoding} image {width}x{height}: want {width * size} bytes or more a '
                          f'row and {step * height} in all, got step {step} and {len(values)}')
-    rows = values[:step * height].reshape(height, step)[:, :width * size]
+    rows = values.reshape(height, step)[:, :width * size]
     picture = rows.reshape(height, width, size) if step == width * size else np.ascontiguousarray(
         rows).reshape(height, width, size)
     if conversion is None:

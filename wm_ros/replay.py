@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from wm_ros.data.bag import BagWriter
 from wm_ros.data.messages import bag_types
-from wm_ros.ego import EgoHistory
+from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.messages import agents_message, flow_message, grid_message, occupancy_message
 from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer
@@ -33,7 +33,7 @@ class CorePredictor(Protocol):
 
 @dataclass
 class Counts:
-    """What a replay met: frames taken and refused (by reason), sets, valid forecasts."""
+    """What a replay met: frames taken, what was refused (by reason), sets, valid forecasts."""
 
     frames: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -66,7 +66,8 @@ class Replay:
         now_ns = 0
         for now_ns, value in values:
             if isinstance(value, EgoState):
-                self._history.push(value)
+                if self._history.push(value) is EgoPush.REFUSED:
+                    self._count_refused('odometry')
             else:
                 self._push(value, now_ns)
             self._waiting.extend(self._buffer.ready(now_ns))
@@ -79,8 +80,12 @@ class Replay:
         result = self._buffer.push(frame, now_ns)
         self.counts.frames += result.accepted
         if not result.accepted:
-            reason = result.name.lower()
-            self.counts.refused[reason] = self.counts.refused.get(reason, 0) + 1
+            self._count_refused(result.name.lower())
+        elif isinstance(frame.image, ValueError):
+            self._count_refused('bad_image')
+
+    def _count_refused(self, reason: str) -> None:
+        self.counts.refused[reason] = self.counts.refused.get(reason, 0) + 1
 
     def _due(self, now_ns: int | None) -> Iterator[Forecast]:
         """Forecast the sets whose odometry has come or will not come; all of them at the end."""

@@ -37,6 +37,7 @@ from rosbags.typesys import get_types_from_msg
 from wm_ros.data.messages import typestore
 from wm_ros.encodings import rgb_from_image
 from wm_ros.geometry import rotation_from_quaternion
+from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
 from wm_ros.types import CameraModel, CameraRig, EgoState, Frame
 
@@ -303,17 +304,24 @@ class BagReader:
         """
         Yield (time in ns, value) for images and odometry in the order in which they were recorded.
 
-        Raises BagError, naming topic and time, for a message that cannot be used.
+        An image or pose that cannot be used is a value too, as in the node: the frame holds the
+        ImageError, the pose is NaN. Raises BagError, naming topic and time, for broken bytes.
         """
         found = self.camera_topics()
         wanted = {found[name].image: found[name] for name in (cameras or found)}
         odometry = self.odometry_topic()
         topics = [*wanted, *([odometry] if odometry else [])]
         for topic, time_ns, msg in self.read(topics, start_ns, stop_ns):
-            if topic == odometry:
-                yield time_ns, ego_state_from_odometry(msg)
-            else:
-                yield time_ns, frame_of(wanted[topic], msg)
+            try:
+                yield time_ns, (ego_state_from_odometry(msg) if topic == odometry
+                                else frame_of(wanted[topic], msg))
+            except ValueError as err:
+                stamp = stamp_ns(msg.header)
+                if topic == odometry:
+                    yield time_ns, EgoState(stamp, np.full(3, np.nan), np.nan, np.nan)
+                else:
+                    camera = wanted[topic].camera
+                    yield time_ns, Frame(camera, stamp, ImageError(f'{camera}: {err}'))
 
 
 def frame_of(topics: CameraTopics, msg: Any) -> Frame:

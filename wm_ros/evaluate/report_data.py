@@ -163,7 +163,10 @@ def decoded(topics: CameraTopics, camera: CameraModel, msg: Any,
         if image is None:
             return None
     else:
-        image = cv2.cvtColor(frame_of(topics, msg).image, cv2.COLOR_RGB2BGR)
+        try:
+            image = cv2.cvtColor(frame_of(topics, msg).image, cv2.COLOR_RGB2BGR)
+        except ValueError:
+            return None
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 

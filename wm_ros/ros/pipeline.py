@@ -27,9 +27,10 @@ from wm_ros.window import SLOT_NS, FrameBuffer, PushResult
 MS = 1_000_000
 #: Odometry that is silent for this long is not waited for.
 ODOMETRY_SILENT_NS = 500 * MS
-#: DDS keeps the order within a topic only, so the first picture may overtake its CameraInfo: sets
-#: wait for it this long from the first one on, as many as the worker then takes at once.
-FIRST_INFO_WAIT_NS = 150 * MS
+#: DDS keeps the order within a topic only, so the first picture may overtake its CameraInfo and the
+#: first odometry: sets wait for those this long from the first one on, as many as the worker then
+#: takes at once.
+FIRST_WAIT_NS = 150 * MS
 #: After this many failures in a row the node deactivates itself.
 MAX_FAILURES = 5
 #: What the frame buffer says about the stamps of a camera.
@@ -219,9 +220,10 @@ class Pipeline:
         if self._waiting and self._first_set_ns is None:
             self._first_set_ns = now
         while self._waiting:
-            if self.calibration.awaits_info and now - self._first_set_ns < FIRST_INFO_WAIT_NS:
-                return
             frames, until = self._waiting[0]
+            first = now - self._first_set_ns < FIRST_WAIT_NS
+            if first and (self.calibration.awaits_info or self._awaits_odometry):
+                return
             alive = (self._odometry_ns is not None
                      and now - self._odometry_ns < ODOMETRY_SILENT_NS)
             if alive and now < until and not self._history.settled(frames.stamp_ns):
@@ -231,6 +233,10 @@ class Pipeline:
                 self._calibrate_engine()
             ego = self._history.at(frames.stamp_ns)
             self._worker.submit(Job(frames, ego, self._plan_for(ego), now))
+
+    @property
+    def _awaits_odometry(self) -> bool:
+        return self.settings.odometry != 'ignore' and self._odometry_ns is None
 
     def _calibrate_engine(self) -> None:
         self._recalibrated = False
