@@ -109,7 +109,7 @@ def _drives(arguments: argparse.Namespace, default_seeds: str) -> tuple[Any, lis
         from wm_ros.data.bag_drive import BagDrive
         return BagDrive, [place]
     from wm_ros.data.simulator import SimulatedDrive
-    from wm_ros.sim.traffic import WORLDS
+    from wm_ros.sim.worlds import WORLDS
     if kind not in WORLDS or place:
         raise ValueError(f'--dataset {arguments.dataset}: want {", ".join(WORLDS)}, kitti:DIR or '
                          'bag:BAG')

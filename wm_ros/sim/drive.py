@@ -7,9 +7,11 @@ import numpy as np
 
 from wm_ros.geometry import relative_pose, wrap_angle
 from wm_ros.sim import seeds
-from wm_ros.sim.layout import DRIVABLE, RASTER_M, STATIC, WALKWAY, Layout, make_layout
+from wm_ros.sim.layout import make_layout
 from wm_ros.sim.observed import observed_cells
-from wm_ros.sim.traffic import STEP_S, WORLDS, Recording, Simulation
+from wm_ros.sim.roads import DRIVABLE, RASTER_M, STATIC, WALKWAY, Layout
+from wm_ros.sim.traffic import Recording, Simulation
+from wm_ros.sim.worlds import STEP_S, WORLDS
 from wm_ros.types import (
     HORIZON_STEPS,
     OUTPUT_GRID,

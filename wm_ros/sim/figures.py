@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wm_ros.sim.layout import BIN, BOLLARD, BUSH, LAMP, POLE, SHELTER, SIGN, SIGNAL, TREE
 from wm_ros.sim.meshes import box_mesh, normals_of
+from wm_ros.sim.roads import BIN, BOLLARD, BUSH, LAMP, POLE, SHELTER, SIGN, SIGNAL, TREE
 from wm_ros.sim.scene import light_on
-from wm_ros.sim.traffic import ANIMAL, MOTORCYCLE
+from wm_ros.sim.worlds import ANIMAL, MOTORCYCLE
 
 
 class _Pen:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from wm_ros.sim.appearance import Style, noise_tile
-from wm_ros.sim.layout import BUILDING, LAMP, TREE, Layout, strip
+from wm_ros.sim.roads import BUILDING, LAMP, TREE, Layout, strip
 
 
 class Ground:

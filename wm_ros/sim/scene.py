@@ -23,7 +23,8 @@ from wm_ros.sim.meshes import (
     paint,
     vehicle_mesh,
 )
-from wm_ros.sim.traffic import BUS, CAR, TRUCK, VAN, Recording
+from wm_ros.sim.traffic import Recording
+from wm_ros.sim.worlds import BUS, CAR, TRUCK, VAN
 
 
 def light_on(style: Style, normal: np.ndarray) -> np.ndarray:
