@@ -40,7 +40,8 @@ class Lift(nn.Module):
         heights = len(LIFT_HEIGHTS_M)
         table = features.permute(0, 1, 3, 4, 2).reshape(batch, -1, channels)  # (B, N*h*w, C)
         # A channel of ones: what is sampled from it is the sum of the weights, 0 where unseen.
-        table = torch.cat([table, torch.ones_like(table[..., :1])], -1)
+        ones = table[..., :1] * 0.0 + 1.0  # `ones_like` would fix the exported number of cameras
+        table = torch.cat([table, ones], -1)
         offsets = torch.arange(batch, device=table.device)[:, None, None] * table.shape[1]
         table = table.reshape(-1, channels + 1)
         # The small tables are reordered, not the features: cells outermost, heights beside the
