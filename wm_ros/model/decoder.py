@@ -45,10 +45,17 @@ class Decoder(nn.Module):
         nn.init.constant_(self.occupancy.bias[:4], -3.0)
 
     def raised(self, states: torch.Tensor) -> torch.Tensor:
-        """Spread tokens (M, 256, dim) over their 5x5 cells: (M, channels, R, R)."""
-        x = self.raise_tokens(states).transpose(1, 2)       # (M, 256, C*25) -> (M, C*25, 256)
-        x = x.reshape(x.shape[0], -1, TOKEN_ROWS, TOKEN_ROWS)
-        return F.pixel_shuffle(x, self.patch)
+        """Spread tokens (M, 256, dim) over their 5x5 cells: (M, R, R, channels)."""
+        rows, cols = FEATURE_GRID.shape
+        patch = self.patch
+        # The layer's rows are ordered channel, row, column. With channels innermost a whole row
+        # of a patch is one block of memory, and the convolutions read it as it lies.
+        weight, bias = (
+            t.unflatten(0, (self.channels, patch, patch)).movedim(0, 2).flatten(0, 2)
+            for t in (self.raise_tokens.weight, self.raise_tokens.bias))
+        x = F.linear(states, weight, bias)                  # (M, 256, 25 * C)
+        x = x.reshape(-1, TOKEN_ROWS, TOKEN_ROWS, patch, patch * self.channels)
+        return x.transpose(2, 3).reshape(-1, rows, cols, self.channels)
 
     def forward(self, states: torch.Tensor, skip: torch.Tensor) -> dict[str, torch.Tensor]:
         """
@@ -60,12 +67,13 @@ class Decoder(nn.Module):
         """
         batch, steps = states.shape[:2]
         maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
-        x = maps + self.skip(skip)[:, None] + self.step_bias[None, :, :, None, None]
-        x = F.relu(x).flatten(0, 1)                         # (B, 7, C, R, R) -> (B*7, C, R, R)
+        still = self.skip(skip).permute(0, 2, 3, 1)         # (B, C, R, R) -> (B, R, R, C)
+        x = F.relu(maps + still[:, None] + self.step_bias[:, None, None])
+        x = x.flatten(0, 1).permute(0, 3, 1, 2)             # (B, 7, R, R, C) -> (B*7, C, R, R)
         x = x + F.relu(self.mix(x))
         dense = to_output_grid(self.occupancy(x)).unflatten(0, (batch, steps))
         return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
-                **self.current(skip, maps[:, 0])}
+                **self.current(skip, maps[:, 0].permute(0, 3, 1, 2))}
 
     def current(self, skip: torch.Tensor, raised: torch.Tensor) -> dict[str, torch.Tensor]:
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""
