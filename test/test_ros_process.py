@@ -29,6 +29,24 @@ os._exit(code)
 """
 
 
+#: The same with a library that compiles for a minute, deaf to Python.
+COMPILE = """
+import ctypes
+from wm_ros.ros import main
+signals = main._stop_on_signals
+def then():
+    stop = signals()    # before any library starts a thread, as without this test
+    import wm_ros.ros.loading as loading
+    def create_backend(*args, **options):
+        print('compiling', flush=True)
+        ctypes.CDLL(None).sleep(60)
+    loading.create_backend = create_backend
+    return stop
+main._stop_on_signals = then
+main.main()
+"""
+
+
 @pytest.fixture
 def process(tmp_path):
     """Yield a function that starts the node in a process of its own."""
@@ -71,6 +89,18 @@ def test_it_ends_within_two_seconds_during_inference_and_without_torch(process, 
         assert child.wait(5.0) == 0
         assert time.monotonic() - began < 2.0
     assert 'imported: []' in path.read_text()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_within_two_seconds_while_the_model_compiles(process, tmp_path, number):
+    path = tmp_path / 'log'
+    with path.open('wb') as log:
+        child = process(log, ['-c', COMPILE], artifact=make_fake_artifact(tmp_path / 'artifact'))
+        wait_for(lambda: 'compiling' in path.read_text(), 30.0, 'the compilation')
+        began = time.monotonic()
+        child.send_signal(number)
+        child.wait(10.0)
+        assert time.monotonic() - began < 2.0
 
 
 def test_bad_files_leave_a_process_that_says_so_and_still_ends(process, tmp_path):

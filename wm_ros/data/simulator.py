@@ -23,7 +23,7 @@ from wm_ros.types import CameraModel, CameraRig, Frame, FrameSet
 @dataclass(frozen=True)
 class SimulatedDrive:
     """
-    The drive of one seed in one world (`sim.traffic.WORLDS`), seen by a fixed rig.
+    The drive of one seed in one world (`sim.worlds.WORLDS`), seen by a fixed rig.
 
     Equal arguments give equal samples, byte for byte. `full_size` renders the rig's own pictures.
     """
