@@ -6,8 +6,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='export needs torch')
 onnx = pytest.importorskip('onnx', reason='export needs onnx')
 
-from wm_ros.export.artifact import (  # noqa: E402
-    calibrate_dynamics, calibrate_encoder, write_artifact)
+from wm_ros.export.artifact import calibrate_dynamics, calibrate_encoder, write_artifact  # noqa: E402
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
 from wm_ros.runtime.artifact import load_artifact  # noqa: E402

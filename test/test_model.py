@@ -110,7 +110,8 @@ def test_without_odometry_poses_have_no_influence(model):
 
 def test_the_plan_changes_the_forecast_only_with_odometry(model):
     config = model.config
-    latent, skip = torch.rand(1, 256, config.latent_dim), torch.rand(1, config.skip_channels, 80, 80)
+    latent = torch.rand(1, 256, config.latent_dim)
+    skip = torch.rand(1, config.skip_channels, 80, 80)
     stop, go = torch.zeros(1, 6, 3), torch.zeros(1, 6, 3)
     go[..., 0] = torch.linspace(5, 30, 6)
     motion, known = torch.zeros(1, 2), torch.ones(1, 1)

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='training needs torch')
 
 from truths import make_truth  # noqa: E402
+
 from wm_ros.raster import agent_flow, agent_occupancy  # noqa: E402
 from wm_ros.train import losses, targets  # noqa: E402
 from wm_ros.train.clips import truth_arrays  # noqa: E402

@@ -104,9 +104,9 @@ def project(camera: CameraModel, points_base: np.ndarray) -> tuple[np.ndarray, n
     Project points (..., 3) in `base_link` to pixels.
 
     Returns pixels (..., 2) as u, v (OpenCV's convention: u = fx * x / z + cx) and depth (...,)
-    along the optical axis in metres; pixels are meaningful only where depth > 0. Distortion follows OpenCV's plumb_bob and
-    rational_polynomial models; a point whose distortion folds back (outside the monotonic range
-    of the radial polynomial) gets a depth of -1.
+    along the optical axis in metres; pixels are meaningful only where depth > 0. Distortion follows
+    OpenCV's plumb_bob and rational_polynomial models; a point whose distortion folds back (outside
+    the monotonic range of the radial polynomial) gets a depth of -1.
     """
     camera_from_base = invert(camera.base_from_camera)
     points = points_base @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
