@@ -60,15 +60,20 @@ RUNS = {
 
 def train(folder: Path, settings: Settings) -> Path:
     """Run both stages; return the checkpoint of the last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'settings.json').write_text(json.dumps(asdict(settings), indent=1) + '\n')
-    torch.manual_seed(settings.seed)
     frame_stage(folder, settings)
     return window_stage(folder, settings)
 
 
+def begin(folder: Path, settings: Settings) -> None:
+    """Fix the seed and leave the settings beside what they made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'settings.json').write_text(json.dumps(asdict(settings), indent=1) + '\n')
+    torch.manual_seed(settings.seed)
+
+
 def frame_stage(folder: Path, settings: Settings) -> Path:
     """Learn single frames while workers render; return the checkpoint."""
+    begin(folder, settings)
     store = ClipStore(folder / 'frames')
     device = torch.device(settings.device)
     trainer = FrameTrainer(PRESETS[settings.preset]).to(device, memory_format=torch.channels_last)
@@ -84,6 +89,7 @@ def frame_stage(folder: Path, settings: Settings) -> Path:
 
 def window_stage(folder: Path, settings: Settings) -> Path:
     """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
+    begin(folder, settings)
     store = ClipStore(folder / 'windows')
     device = torch.device(settings.device)
     artifact = folder / 'encoder'
