@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 
 #: The process is gone this long after SIGINT or SIGTERM, even where a library does not return.
 EXIT_S = 1.8
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown transition; return the exit code."""
     from wm_ros.cli.environment import prepare
 
+    _one_heap()
     prepare()
     stop = _stop_on_signals()
     import rclpy
@@ -40,6 +43,19 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.shutdown(timeout_sec=0.2)
         rclpy.try_shutdown()
     return 0
+
+
+def _one_heap() -> None:
+    """
+    Have glibc keep one heap for all threads instead of up to eight a core.
+
+    About 30 threads live here, most of them the middleware's and mostly asleep, and what each
+    heap holds back adds up to 20 MB. To be called before the first thread starts.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except AttributeError:
+        pass  # another C library, with heaps of its own
 
 
 def _stop_on_signals() -> threading.Event:
