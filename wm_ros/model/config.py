@@ -48,7 +48,8 @@ PRESETS = {
     # What two CPU cores train in two hours.
     'small': ModelConfig(),
     # For an accelerator: the sizes that DESIGN's budget allows on two CPU cores in INT8.
-    'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8, agent_dim=192),
+    'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8,
+                        agent_dim=192),
     # For tests: runs in a moment, learns nothing.
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from wm_ros.train.targets import centre_heat
 from wm_ros.types import HORIZON_STEPS, TIME_STEP_S
 
-
 #: Weight of the mean of all modes beside the winner's.
 LOSERS_SHARE = 0.05
 
