@@ -106,7 +106,8 @@ def node_stages(bag: Path) -> dict[str, float]:
     """
     Return the median milliseconds of each stage as the node's own diagnostics report them.
 
-    A report covers a second, so this is the median over seconds of their medians.
+    A report covers a second, so this is the median over seconds of their medians. The age of
+    stamps is left out: those of a bag are of another day.
     """
     found: dict[str, list[float]] = {}
     with BagReader(bag) as reader:
@@ -114,7 +115,7 @@ def node_stages(bag: Path) -> dict[str, float]:
             for entry in msg.status:
                 for item in entry.values if entry.name.endswith('inference') else ():
                     stage, _, kind = item.key.partition('_ms ')
-                    if kind.startswith('p50'):
+                    if kind.startswith('p50') and stage != 'stamp_to_publish':
                         found.setdefault(stage, []).append(float(item.value.split('/')[0]))
     return {stage: round(float(np.median(values)), 2) for stage, values in found.items()}
 
