@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     calibrate_encoder(model, calibration_frames(folder))
     calibrate_dynamics(model, calibration_windows(folder))
     settings = json.loads((folder / 'settings.json').read_text())
+    del settings['call_minutes']    # how a run was cut into calls; infinite is no JSON either
     reached = {stage: notes_of(folder / f'{stage}.safetensors') for stage in ('frame', 'window')}
     training = {'settings': settings,
                 **{stage: {'steps': int(notes['step']), 'seconds': float(notes['elapsed_s'])}
