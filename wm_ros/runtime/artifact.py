@@ -126,7 +126,8 @@ def write_manifest(folder: str | Path, contents: Mapping[str, Any]) -> str:
     manifest.setdefault('normalisation', {'input': 'uint8 RGB, scaled inside the graph'})
     manifest.setdefault('training', {})
     manifest.pop('manifest_sha256', None)
-    manifest = json.loads(json.dumps(manifest, allow_nan=False))  # tuples become lists, as they will be read back
+    # Tuples become lists, as they will be read back; infinity and NaN are no JSON.
+    manifest = json.loads(json.dumps(manifest, allow_nan=False))
     manifest['manifest_sha256'] = _self_hash(manifest)
     (folder / MANIFEST).write_bytes(_serialise(manifest))
     return load_artifact(folder).hash
