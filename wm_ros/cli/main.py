@@ -22,13 +22,19 @@ COMMANDS = {
     'replay': 'run the model over a bag and write what the node would have published',
     'report': 'make a page to look at from a bag of forecasts',
     'evaluate': 'score forecasts, with baselines beside them',
+    'compare': 'hold two versions, backends or precisions against each other over bags',
+    'mine': 'cut the most surprising moments out of a bag',
     'kitti': 'write a bag of a KITTI drive',
+    'nuscenes': 'write a bag of a nuScenes scene',
+    'video': 'write a bag of a video and a rig file',
     'bench': 'measure latency by stage, memory and precision',
+    'parity': 'hold every backend on this machine against fake-quantised PyTorch',
     'params': "print the node's parameters",
     'train': 'train a model on simulated drives',
     'distill': 'train a student under a teacher',
     'quantize': 'train with quantisation in the loop',
     'export': 'write the artifact that the node runs',
+    'derive': 'make the forms of an artifact that single run times want',
 }
 
 USAGE = 2
