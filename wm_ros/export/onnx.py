@@ -19,6 +19,8 @@ from wm_ros.types import FEATURE_GRID
 OPSET = 17
 #: Graphs whose float weights are stored in half precision (the rest of them is INT8).
 HALF_GRAPHS = ('fold', 'rollout')
+#: What stands behind a parameter's name where its weights are not stored as they are in torch.
+INT8_SUFFIX, HALF_SUFFIX, TRANSPOSED_SUFFIX = '_int8', '_half', '_t'
 
 
 class _Part(nn.Module):
@@ -71,6 +73,7 @@ def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str
         _export(parts[name](model, specs[name]), specs[name], path, cameras)
         graph = onnx.load(path)
         fold_weight_quantizers(graph)
+        name_weights(graph, model)
         if name in HALF_GRAPHS:
             store_half(graph)
         onnx.checker.check_model(graph, full_check=True)
@@ -109,7 +112,7 @@ def fold_weight_quantizers(graph: onnx.ModelProto) -> None:
     constants = {item.name: item for item in graph.graph.initializer}
     constants.update({node.output[0]: node.attribute[0].t for node in graph.graph.node
                       if node.op_type == 'Constant'})
-    kept, replaced = [], set()
+    kept, renamed = [], {}
     for node in graph.graph.node:
         source = constants.get(node.input[0]) if node.op_type == 'QuantizeLinear' else None
         if source is None:
@@ -120,10 +123,39 @@ def fold_weight_quantizers(graph: onnx.ModelProto) -> None:
         axis = next((a.i for a in node.attribute if a.name == 'axis'), 1)
         shape = [-1 if i == axis else 1 for i in range(weight.ndim)] if scale.ndim else []
         quantized = np.clip(np.rint(weight / scale.reshape(shape)), -128, 127).astype(np.int8)
-        graph.graph.initializer.append(numpy_helper.from_array(quantized, node.output[0]))
-        replaced.add(node.input[0])
+        name = f'{node.input[0]}{INT8_SUFFIX}'
+        graph.graph.initializer.append(numpy_helper.from_array(quantized, name))
+        renamed[node.output[0]] = name
     _replace_nodes(graph, kept)
+    _rename(graph, renamed)
     _drop_unused(graph)
+
+
+def name_weights(graph: onnx.ModelProto, model: WorldModel) -> None:
+    """
+    Give weights that the exporter transposed or reshaped the name of their parameter again.
+
+    The graphs are the only place where an artifact keeps its weights: by these names they are
+    read back (`wm_ros.export.weights`). A transposed matrix is named `..._t`.
+    """
+    values = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    by_bytes = {value.tobytes(): name for name, value in values.items() if value.ndim}
+    transposed = {value.T.tobytes(): f'{name}{TRANSPOSED_SUFFIX}'
+                  for name, value in values.items() if value.ndim == 2}
+    renamed = {}
+    for item in graph.graph.initializer:
+        array = numpy_helper.to_array(item)
+        if not item.name.startswith('model.') and array.dtype == np.float32 and array.ndim:
+            name = by_bytes.get(array.tobytes()) or transposed.get(array.tobytes())
+            if name is not None:
+                renamed[item.name] = item.name = f'model.{name}'
+    _rename(graph, renamed)
+
+
+def _rename(graph: onnx.ModelProto, renamed: dict[str, str]) -> None:
+    for node in graph.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
 
 
 def store_half(graph: onnx.ModelProto, smallest: int = 64) -> None:
@@ -134,7 +166,7 @@ def store_half(graph: onnx.ModelProto, smallest: int = 64) -> None:
         if item.data_type != TensorProto.FLOAT or array.size < smallest:
             continue
         graph.graph.initializer.remove(item)
-        half = numpy_helper.from_array(array.astype(np.float16), f'{item.name}_half')
+        half = numpy_helper.from_array(array.astype(np.float16), f'{item.name}{HALF_SUFFIX}')
         graph.graph.initializer.append(half)
         casts.append(helper.make_node('Cast', [half.name], [item.name], to=TensorProto.FLOAT))
     _replace_nodes(graph, casts + list(graph.graph.node))

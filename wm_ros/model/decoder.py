@@ -7,16 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from wm_ros.model.bottleneck import TOKEN_ROWS
+from wm_ros.model.quant import NormedConv
 from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS
 
 STEPS = HORIZON_STEPS + 1
-
-
-def conv_norm(channels_in: int, channels_out: int, kernel: int = 3) -> nn.Sequential:
-    """Return convolution, batch norm, ReLU for a stage that stays in half precision."""
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2,
-                                   bias=False),
-                         nn.BatchNorm2d(channels_out), nn.ReLU())
 
 
 class Decoder(nn.Module):
@@ -37,8 +31,8 @@ class Decoder(nn.Module):
         self.step_bias = nn.Parameter(torch.zeros(STEPS, channels))
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
         self.occupancy = nn.Conv2d(channels, 4 * 3, 1)      # occupancy, flow x, y; 2x2 sub-cells
-        self.now = nn.Sequential(conv_norm(skip_channels + channels, self.now_channels),
-                                 conv_norm(self.now_channels, self.now_channels))
+        self.now = nn.Sequential(NormedConv(skip_channels + channels, self.now_channels),
+                                 NormedConv(self.now_channels, self.now_channels))
         self.centre = nn.Conv2d(self.now_channels, 1, 1)
         self.ground = nn.Conv2d(self.now_channels, 4 * (len(ROAD_LAYERS) + 1), 1)
         nn.init.constant_(self.centre.bias, -4.0)

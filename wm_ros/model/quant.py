@@ -117,21 +117,41 @@ class ConvBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.norm(self.conv(x)))
 
-    @torch.no_grad()
     def fold(self) -> None:
         """Merge batch norm into the convolution (exact in evaluation mode)."""
-        if isinstance(self.norm, nn.Identity):
-            return
-        gain = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
-        self.conv.weight.mul_(gain[:, None, None, None])
-        self.conv.bias.sub_(self.norm.running_mean).mul_(gain).add_(self.norm.bias)
-        self.norm = nn.Identity()
+        if isinstance(self.norm, nn.BatchNorm2d):
+            merge_norm(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class NormedConv(nn.Sequential):
+    """Convolution, batch norm, ReLU for a stage that stays in half precision."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int = 3):
+        super().__init__(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2,
+                                   bias=False),
+                         nn.BatchNorm2d(channels_out), nn.ReLU())
+
+    def fold(self) -> None:
+        """Merge batch norm into the convolution (exact in evaluation mode)."""
+        if isinstance(self[1], nn.BatchNorm2d):
+            self[0].bias = nn.Parameter(torch.zeros_like(self[0].weight[:, 0, 0, 0]))
+            merge_norm(self[0], self[1])
+            self[1] = nn.Identity()
+
+
+@torch.no_grad()
+def merge_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Scale and shift a convolution (with a bias) by the running statistics of a batch norm."""
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    conv.weight.mul_(gain[:, None, None, None])
+    conv.bias.sub_(norm.running_mean).mul_(gain).add_(norm.bias)
 
 
 def fold_batch_norms(model: nn.Module) -> None:
-    """Fold every `ConvBlock` of a model in place."""
+    """Fold every `ConvBlock` of a model, and every plain convolution with a norm, in place."""
     for module in model.modules():
-        if isinstance(module, ConvBlock):
+        if isinstance(module, (ConvBlock, NormedConv)):
             module.fold()
 
 
