@@ -25,6 +25,9 @@ from wm_ros.types import FEATURE_GRID
 
 #: Peaks of the model's own that stand beside the true agents in training, as they will in use.
 EXTRA_QUERIES = 16
+#: Outputs that have one row an agent.
+AGENT_OUTPUTS = ('agent_class', 'agent_box', 'agent_log_sigma', 'mode_logits', 'trajectories',
+                 'trajectory_spread')
 
 
 class Batches:
@@ -62,8 +65,13 @@ class FrameTrainer(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the named losses of a batch of frames."""
+        memory, skip = self.model.encode(batch['images'], batch['index'], batch['weight'])
+        return self.losses_of(memory, skip, batch)
+
+    def losses_of(self, memory: torch.Tensor, skip: torch.Tensor,
+                  batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the named losses of maps (B, C, R, R) of a batch of frames."""
         model, agents = self.model, batch['agents']
-        memory, skip = model.encode(batch['images'], batch['index'], batch['weight'])
         rows, cols = FEATURE_GRID.shape
         blank = skip.new_zeros(skip.shape[0], self.config.decoder_channels, rows, cols)
         current = model.decoder.current(skip, blank)
@@ -73,7 +81,7 @@ class FrameTrainer(nn.Module):
         bias = torch.where(use, 0.0, -1e4)[:, None, None]
         score = torch.sigmoid(current['centre'].detach()).flatten(1).gather(1, cells)
         outputs = model.agents(current['now'], state, score, cells, bias.to(skip.dtype))
-        weight = (~batch['hidden'][:, None]).float() * (0.2 + 0.8 * batch['observed'][:, None])
+        weight = ground_weight(batch)
         from_memory = self.memory_head(memory)
         box = losses.box_loss(outputs, agents, use)
         return {
@@ -101,40 +109,72 @@ class WindowTrainer(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the named losses of a batch of windows."""
-        model, agents = self.model, batch['agents']
+        return self.losses_of(self.outputs(batch), batch)
+
+    def outputs(self, batch: dict[str, torch.Tensor],
+                queries: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """
+        Run a batch of windows; agents are read at the true ones' cells and at the own peaks.
+
+        The outputs of the contract, with `states` (B, 7, 256, dim) and what agents were read at:
+        `cells` and `bias` (B, A), of which the true agents come first. `queries` are those of
+        another model's outputs, for a comparison row by row.
+        """
+        model = self.model
         latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
                             batch['frame_mask'], batch['odometry_mask'])
-        use = targets.inside(agents) & (agents[..., 9] > 0)
-        cells = targets.agent_cells(agents)
         states = model.dynamics(latent, batch['plans'], batch['ego_motion'],
                                 batch['odometry_mask'])
         dense = model.decoder(states, batch['skip'])
-        with torch.no_grad():
-            _, extra = peaks(dense['centre'].float(), EXTRA_QUERIES)
-            # A detection is a cell off now and then; an agent must be read from there as well.
-            shift = torch.randint(0, 12, cells.shape, device=cells.device)
-            step = torch.where(shift < 2, shift * 2 - 1, torch.zeros_like(shift))
-            step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * 80,
-                                      torch.zeros_like(shift))
-            cells = (cells + step).clamp(0, FEATURE_GRID.rows * FEATURE_GRID.cols - 1)
-        count = cells.shape[1]
-        cells = torch.cat([cells, extra], 1)
-        bias = torch.cat([torch.where(use, 0.0, -1e4), use.new_zeros(extra.shape).float()], 1)
+        queries = agent_queries(dense['centre'], batch['agents']) if queries is None else queries
+        cells, bias = queries['cells'], queries['bias']
         score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
-        outputs = model.agents(dense['now'], states[:, 0], score, cells,
-                               bias[:, None, None].to(score.dtype))
-        outputs = {name: value[:, :count] for name, value in outputs.items()}
-        weight = (~batch['hidden'][:, None]).float() * (0.2 + 0.8 * batch['observed'][:, None])
-        box = losses.box_loss(outputs, agents, use)
-        paths = losses.trajectory_loss(outputs, agents, use)
+        agents = model.agents(dense['now'], states[:, 0], score, cells,
+                              bias[:, None, None].to(score.dtype))
+        return {**dense, **agents, 'states': states, 'cells': cells, 'bias': bias}
+
+    def losses_of(self, outputs: dict[str, torch.Tensor],
+                  batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the named losses of `outputs` of a batch of windows."""
+        agents = batch['agents']
+        use = targets.inside(agents) & (agents[..., 9] > 0)
+        rows = {name: outputs[name][:, :agents.shape[1]] for name in AGENT_OUTPUTS}
+        weight = ground_weight(batch)
+        box = losses.box_loss(rows, agents, use)
+        paths = losses.trajectory_loss(rows, agents, use)
         return {
-            'centre': losses.centre_loss(dense['centre'], agents),
-            'occupancy': losses.occupancy_loss(dense['occupancy'], batch['occupancy'], weight),
-            'flow': 0.4 * losses.flow_loss(dense['flow'], batch['flow'], batch['occupancy']),
-            'ground': losses.ground_loss(dense['road'], dense['observed'], batch['road'],
+            'centre': losses.centre_loss(outputs['centre'], agents),
+            'occupancy': losses.occupancy_loss(outputs['occupancy'], batch['occupancy'], weight),
+            'flow': 0.4 * losses.flow_loss(outputs['flow'], batch['flow'], batch['occupancy']),
+            'ground': losses.ground_loss(outputs['road'], outputs['observed'], batch['road'],
                                          batch['observed']),
             'class': 0.2 * box['class'],
             'box': 0.4 * box['place'] + 0.2 * box['heading'] + 0.1 * box['size'],
             'speed': 0.3 * box['speed'],
             'path': 0.8 * paths['path'], 'likelihood': 0.15 * paths['likelihood'],
             'mode': 0.6 * paths['mode']}
+
+
+@torch.no_grad()
+def agent_queries(centre: torch.Tensor, agents: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    Return where agents are read in training: `cells` (B, A) and the attention `bias` (B, A).
+
+    The cells of the true agents, a cell off now and then as a detection is, then the peaks of
+    the centre logits (B, R, R), which stand beside them in use.
+    """
+    use = targets.inside(agents) & (agents[..., 9] > 0)
+    cells = targets.agent_cells(agents)
+    _, extra = peaks(centre.float(), EXTRA_QUERIES)
+    shift = torch.randint(0, 12, cells.shape, device=cells.device)
+    step = torch.where(shift < 2, shift * 2 - 1, torch.zeros_like(shift))
+    step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * FEATURE_GRID.cols,
+                              torch.zeros_like(shift))
+    cells = (cells + step).clamp(0, FEATURE_GRID.rows * FEATURE_GRID.cols - 1)
+    bias = torch.cat([torch.where(use, 0.0, -1e4), use.new_zeros(extra.shape).float()], 1)
+    return {'cells': torch.cat([cells, extra], 1), 'bias': bias}
+
+
+def ground_weight(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what a cell counts (B, 1, Y, X): less unobserved, not at all under hidden agents."""
+    return (~batch['hidden'][:, None]).float() * (0.2 + 0.8 * batch['observed'][:, None])
