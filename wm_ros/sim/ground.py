@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wm_ros.sim import roundabout
 from wm_ros.sim.appearance import Style, noise_tile
 from wm_ros.sim.roads import BUILDING, LAMP, TREE, Layout, strip
 
@@ -63,6 +64,11 @@ class Ground:
         for road in layout.roads:
             self._fill(strip(road, -road.half_m(0) - road.pavement_m,
                              road.half_m(1) + road.pavement_m), style.pavement)
+        for junction in layout.junctions:
+            if junction.radius_m:
+                room = roundabout.OUTER_M + layout.roads[0].pavement_m
+                self._fill(roundabout.circle(junction.xy, junction.radius_m + room),
+                           style.pavement)
         for polygon in layout.car_parks:
             self._fill(polygon, style.asphalt * rng.uniform(.85, 1.2))
         grow = 0.15
@@ -96,6 +102,12 @@ class Ground:
                     self._line(road.offset(edge), worn, white)
         for polygon in layout.junction_polygons:
             self._fill(polygon, style.asphalt)
+        for xy, radius in layout.islands:
+            ring = roundabout.circle(xy, radius + .25)
+            self._fill(ring, kerb)
+            self._line(np.concatenate([ring, ring[:1]]), worn, white)
+            self._fill(roundabout.circle(xy, radius), style.pavement * .9)
+            self._fill(roundabout.circle(xy, max(radius - 1.4, .5)), style.terrain)
         for x, y, h, _ in layout.slots:
             u, v = np.array([np.cos(h), np.sin(h)]), np.array([-np.sin(h), np.cos(h)])
             c = np.array([x, y])

@@ -12,6 +12,7 @@ from wm_ros.sim.roads import (
     headings,
     resample,
 )
+from wm_ros.sim.roundabout import around, bezier
 
 
 def _inside(junction: Junction, points: np.ndarray) -> np.ndarray:
@@ -20,14 +21,6 @@ def _inside(junction: Junction, points: np.ndarray) -> np.ndarray:
     uc = np.array([np.cos(junction.cross_heading), np.sin(junction.cross_heading)])
     coords = d @ np.linalg.inv(np.stack([um, uc], 0))
     return (np.abs(coords[..., 0]) < junction.box[0]) & (np.abs(coords[..., 1]) < junction.box[1])
-
-
-def _bezier(p0, h0, p1, h1):
-    reach = 0.45 * np.hypot(*(p1 - p0))
-    a = p0 + reach * np.array([np.cos(h0), np.sin(h0)])
-    b = p1 - reach * np.array([np.cos(h1), np.sin(h1)])
-    t = np.linspace(0, 1, 24)[:, None]
-    return (1 - t)**3 * p0 + 3 * (1 - t)**2 * t * a + 3 * (1 - t) * t * t * b + t**3 * p1
 
 
 def paths_through(roads: list, junctions: list) -> Paths:
@@ -44,6 +37,11 @@ def paths_through(roads: list, junctions: list) -> Paths:
                 road_of.append(r)
                 outer = k == road.lanes[side] - 1 and road.parking[side]
                 kerb.append(-(0.5 * road.lane_m + 0.55 * PARKING_M) if outer else 0.0)
+    for junction in junctions:
+        if junction.radius_m:
+            for i, line in enumerate(lines):
+                if _inside(junction, line).any():
+                    lines[i] = resample(around(junction, line, line), PATH_STEP_M)
     for (r, side, k) in lanes:
         left.append(lanes.get((r, side, k - 1), -1))
         right.append(lanes.get((r, side, k + 1), -1))
@@ -68,8 +66,12 @@ def paths_through(roads: list, junctions: list) -> Paths:
                     b = lines[lanes[target, target_side, n_out - 1 if turn < 0 else 0]]
                     ia = np.flatnonzero(_inside(junction, a))[0]
                     ib = np.flatnonzero(_inside(junction, b))[-1]
-                    curve = _bezier(a[ia], headings(a)[ia], b[ib], headings(b)[ib])
-                    line = resample(np.concatenate([a[:ia], curve, b[ib + 1:]]), PATH_STEP_M)
+                    if junction.radius_m:
+                        line = around(junction, a, b)
+                    else:
+                        curve = bezier(a[ia], headings(a)[ia], b[ib], headings(b)[ib])
+                        line = np.concatenate([a[:ia], curve, b[ib + 1:]])
+                    line = resample(line, PATH_STEP_M)
                     lane_of.append(lanes[source, side, n_in - 1 if turn < 0 else 0])
                     lines.append(line)
                     road_of.append(source)

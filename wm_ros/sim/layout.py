@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wm_ros.sim import roundabout
 from wm_ros.sim.furniture import furnish
 from wm_ros.sim.lanes import paths_through
 from wm_ros.sim.roads import (
@@ -67,12 +68,15 @@ def make_layout(rng: np.random.Generator) -> Layout:
                       (rng.random() < parking, rng.random() < parking),
                       rng.uniform(2.0, 4.0), main.centre[i])
         corner = rng.uniform(3.0, 5.0)
+        box = (max(cross.half_m(0), cross.half_m(1)) + corner,
+               max(main.half_m(0), main.half_m(1)) + corner)
+        control, radius = str(rng.choice(['signal', 'priority', 'priority', 'all_way'])), 0.0
+        if main.lanes == (1, 1) and n_cross == 1 and rng.random() < 0.35:
+            control, radius = 'roundabout', rng.uniform(9.0, 14.0)
+            box = (radius + 5.0, radius + 5.0)
         junctions.append(Junction(
-            main.centre[i], float(main.heading[i]), float(angle),
-            (max(cross.half_m(0), cross.half_m(1)) + corner,
-             max(main.half_m(0), main.half_m(1)) + corner),
-            str(rng.choice(['signal', 'priority', 'priority', 'all_way'])),
-            rng.uniform(24, 44), rng.uniform(0, 40), rng.uniform(0.45, 0.65)))
+            main.centre[i], float(main.heading[i]), float(angle), box, control,
+            rng.uniform(24, 44), rng.uniform(0, 40), rng.uniform(0.45, 0.65), radius))
         roads.append(cross)
         at += rng.uniform(80, 160)
     layout = Layout(str(kind), roads, junctions, paths_through(roads, junctions))
@@ -92,17 +96,22 @@ def _areas(layout: Layout, rng: np.random.Generator) -> None:
         b0, b1 = main.half_m(0), main.half_m(1)
         ca, cb = junction.box[0] - max(a0, a1), junction.box[1] - max(b0, b1)
         # Kerbs cut off the corners: an octagon.
-        shape = [(a0 + ca, -b0), (a0 + ca, b1), (a0, b1 + cb), (-a1, b1 + cb),
-                 (-a1 - ca, b1), (-a1 - ca, -b0), (-a1, -b0 - cb), (a0, -b0 - cb)]
-        layout.junction_polygons.append(
-            np.array([junction.xy + u * um + v * uc for u, v in shape]))
+        if junction.radius_m:
+            layout.junction_polygons += roundabout.areas(junction, main, cross)
+            layout.islands.append((junction.xy, junction.radius_m - roundabout.INNER_M))
+        else:
+            shape = [(a0 + ca, -b0), (a0 + ca, b1), (a0, b1 + cb), (-a1, b1 + cb),
+                     (-a1 - ca, b1), (-a1 - ca, -b0), (-a1, -b0 - cb), (a0, -b0 - cb)]
+            layout.junction_polygons.append(
+                np.array([junction.xy + u * um + v * uc for u, v in shape]))
+        back = 6.5 if junction.radius_m else 1.2      # a car's length before the circle
         if junction.control == 'signal' or rng.random() < 0.5:
             for sign in (-1, 1):
                 if rng.random() < 0.8:
-                    centre = junction.xy + um * sign * (junction.box[0] + 1.2)
+                    centre = junction.xy + um * sign * (junction.box[0] + back)
                     layout.crossings.append((centre, junction.cross_heading, b0 + b1))
                 if rng.random() < 0.8:
-                    centre = junction.xy + uc * sign * (junction.box[1] + 1.2)
+                    centre = junction.xy + uc * sign * (junction.box[1] + back)
                     layout.crossings.append((centre, junction.main_heading, a0 + a1))
     main = layout.roads[0]
     for _ in range(rng.integers(0, 3)):
@@ -113,8 +122,12 @@ def _areas(layout: Layout, rng: np.random.Generator) -> None:
     for road in layout.roads:
         for side, sign in ((0, -1), (1, 1)):
             for share in (0.3, 0.7):
-                layout.pavements.append(
-                    road.offset(sign * (road.half_m(side) + share * road.pavement_m)))
+                room = share * road.pavement_m
+                line = road.offset(sign * (road.half_m(side) + room))
+                for junction in layout.junctions:
+                    if junction.radius_m:
+                        line = roundabout.walk_round(junction, line, room)
+                layout.pavements.append(line)
     if rng.random() < 0.55:
         side = int(rng.integers(2))
         sign = 1 if side else -1
@@ -154,6 +167,10 @@ def _raster(layout: Layout) -> None:
     for road in layout.roads:
         fill(walk, layout, strip(road, -road.half_m(0) - road.pavement_m,
                                   road.half_m(1) + road.pavement_m), WALKWAY)
+    for junction in layout.junctions:
+        if junction.radius_m:
+            room = roundabout.OUTER_M + layout.roads[0].pavement_m
+            fill(walk, layout, roundabout.circle(junction.xy, junction.radius_m + room), WALKWAY)
     for polygon in layout.car_parks:
         fill(drive, layout, polygon, DRIVABLE)
     for road in layout.roads:
@@ -167,5 +184,8 @@ def _raster(layout: Layout) -> None:
                                        for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1))]),
               WALKWAY)
     walk[drive > 0] = 0
+    for xy, radius in layout.islands:
+        for mask in (walk, drive):
+            fill(mask, layout, roundabout.circle(xy, radius), 0)
     layout.classes = walk | drive | np.where(drive > 0, cross, 0).astype(np.uint8)
     layout.heights = np.zeros((rows, cols), np.uint8)

@@ -42,7 +42,11 @@ class Road:
 
 @dataclass(frozen=True)
 class Junction:
-    """Two roads crossing: `control` is 'signal', 'priority' (main road) or 'all_way'."""
+    """
+    Two roads crossing: `control` is 'signal', 'priority' (main road), 'all_way' or 'roundabout'.
+
+    `radius_m` is that of a roundabout's circulating lane, else 0.
+    """
 
     xy: np.ndarray
     main_heading: float
@@ -52,6 +56,7 @@ class Junction:
     cycle_s: float
     offset_s: float
     main_share: float
+    radius_m: float = 0.0
 
 
 @dataclass
@@ -88,6 +93,7 @@ class Layout:
     crossings: list = field(default_factory=list)        # (centre xy, heading along walk, length)
     pavements: list = field(default_factory=list)        # lines to walk on (n, 2)
     junction_polygons: list = field(default_factory=list)
+    islands: list = field(default_factory=list)          # (centre xy, radius) of roundabouts
     statics: np.ndarray = None                           # (S, 7) x, y, yaw, l, w, h, kind
     origin: np.ndarray = None                            # layout xy of raster cell (0, 0)
     classes: np.ndarray = None                           # (rows, cols) uint8 bits

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_ros.sim.population import Population
+from wm_ros.sim.roundabout import has_room
 from wm_ros.sim.worlds import AXLE_SHARE, BICYCLE, STEP_S
 
 
@@ -285,12 +286,14 @@ class Simulation(Population):
             if info.control == 'signal':
                 go = green[k] == (1 if main[i] else -1) or (
                     green[k] == 0 and to_line[i] < veh.v[i]**2 / 7.0 and veh.v[i] > 3)
-            if go:
+            if info.control == 'roundabout':
+                go = has_room(paths, veh, i, line[i], np.flatnonzero(inside & (junction == k)))
+            elif go:
                 for other, other_k in self.held.items():
                     if other_k == k and conflict[veh.path[other]]:
                         go = False
                         break
-            if go and (info.control != 'all_way'):
+            if go and info.control in ('priority', 'signal'):
                 rivals = (junction == k) & ~inside & conflict[veh.path] & (rows != i)
                 if info.control == 'priority':
                     first = rivals & main & (not main[i] or turn[i] == 1) & (turn != 1)
