@@ -1,8 +1,8 @@
-"""How a drive looks: light, weather, colours, the sky, and the camera's own faults."""
+"""How a drive looks: light, weather, colours, the sky."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -34,6 +34,18 @@ class Style:
     blur: float
     vignette: float
     wobble: float                  # scale of the body's pitch and roll, radians
+    saturation: float = 1.0
+    exposure_s: float = 0.0        # shutter, for motion blur
+    auto_exposure: float = 0.0     # share of the way to an even brightness, in log
+    hunting: float = 0.0           # slow changes of exposure, in log
+    jpeg: int = 0                  # quality, 0 for none
+    rain: float = 0.0              # density of falling rain (or snow)
+    wind: float = 0.0
+    streak_px: float = 16.0        # at 400 pixels width, like `flake_px`
+    flake_px: float = 1.0
+    flake: float = 0.35            # brightness
+    drops: float = 0.0             # mean number on the glass
+    drop_light: float = 1.0
 
 
 def sample_style(rng: np.random.Generator) -> Style:
@@ -60,7 +72,7 @@ def sample_style(rng: np.random.Generator) -> Style:
     zenith = np.clip(zenith * (1 + tint) * rng.uniform(.8, 1.15), 0, 255)
     fog = rng.uniform(.0004, .002) if rng.random() < .8 else rng.uniform(.003, .018)
     grey = rng.uniform(62, 122)
-    return Style(
+    look = Style(
         light, sun, strength, ambient * (1 + tint) * rng.uniform(.85, 1.12), fog, horizon,
         zenith, horizon, grey * (1 + rng.normal(0, .025, 3)),
         rng.uniform(120, 178) * (1 + rng.normal(0, .04, 3)),
@@ -70,11 +82,24 @@ def sample_style(rng: np.random.Generator) -> Style:
         np.array([[66, 92, 42], [84, 108, 50], [52, 76, 40], [128, 108, 48], [104, 74, 44]])[
             rng.integers(5)] * rng.uniform(.75, 1.25),
         float(light == 'rain') * rng.uniform(.3, .8), shadow,
-        (1 + rng.normal(0, .045, 3)) * np.exp(rng.normal(.08, .16)),
+        (1 + rng.normal(0, .035, 3)) * np.exp(rng.normal(.08, .16)),
         np.exp(rng.normal(-.06, .12)), rng.uniform(.85, 1.38),
         rng.uniform(1, 4) + (rng.uniform(2, 7) if light in ('night', 'dusk') else 0),
         max(0.0, rng.uniform(-.5, .75)), max(0.0, rng.uniform(-.3, .45)),
         rng.uniform(.2, 1.2) * np.deg2rad(.12))
+    dark = light in ('night', 'dusk', 'rain')
+    rain = rng.uniform(.3, 1.6) if light == 'rain' else 0.0
+    dirt = rng.random() < .08
+    return replace(
+        look, saturation=rng.uniform(.5, 1.1),
+        exposure_s=rng.uniform(.004, .022) if dark else rng.uniform(.0, .009),
+        auto_exposure=rng.uniform(0, .25 if light == 'night' else .6),
+        hunting=max(0.0, rng.uniform(-.05, .08)),
+        jpeg=int(rng.uniform(60, 96)) if rng.random() < .4 else 0,
+        rain=rain, wind=rng.normal(0, .25), streak_px=rng.uniform(8, 26),
+        flake=rng.uniform(.15, .5),
+        drops=(rng.uniform(0, 14) if rain else rng.uniform(3, 10) if dirt else 0.0),
+        drop_light=rng.uniform(.75, 1.15) if rain else rng.uniform(.45, .8))
 
 
 def noise_tile(rng: np.random.Generator, size: int, octaves: int = 5) -> np.ndarray:
@@ -133,35 +158,3 @@ def panorama(style: Style, rng: np.random.Generator, width: int) -> np.ndarray:
     sky = np.where(below[..., None], dark * speck, sky)
     sky = np.clip(sky, 0, 255).astype(np.uint8)
     return cv2.merge([*cv2.split(sky), np.zeros((rows, width), np.uint8)])
-
-
-class Lens:
-    """What the camera does to a clean picture: exposure, vignette, blur, noise."""
-
-    def __init__(self, style: Style, rng: np.random.Generator, width: int, height: int) -> None:
-        x = np.arange(256) / 255.0
-        curve = np.clip((x - .45) * style.contrast + .45, 0, 1)
-        own = style.gain * (1 + rng.normal(0, .015, 3)) * (1 + rng.normal(0, .03))
-        table = 255 * np.clip(curve[:, None] * own, 0, 1)**style.gamma
-        self._table = np.clip(np.round(table), 0, 255).astype(np.uint8)[None]
-        self._blur = style.blur * width / 400
-        tile = rng.normal(0, style.noise, (256, 256, 3))
-        tile = np.clip(np.round(tile), -60, 60).astype(np.int8)
-        repeat = (height // 256 + 2, width // 256 + 2, 1)
-        self._plus = np.tile(np.maximum(tile, 0).astype(np.uint8), repeat)
-        self._minus = np.tile(np.maximum(-tile, 0).astype(np.uint8), repeat)
-        v, u = np.mgrid[:height, :width]
-        r2 = ((u / width - .5)**2 + (v / height - .5)**2) * 2
-        fall = np.round(255 * (1 - style.vignette * r2)).astype(np.uint8)
-        self._vignette = cv2.merge([fall] * 3) if style.vignette > .02 else None
-
-    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        if self._blur > .25:
-            image = cv2.GaussianBlur(image, (0, 0), self._blur * .8)
-        if self._vignette is not None:
-            image = cv2.multiply(image, self._vignette, scale=1 / 255)
-        image = cv2.LUT(np.ascontiguousarray(image), self._table)
-        a, b = rng.integers(0, 256), rng.integers(0, 256)
-        image = cv2.add(image, self._plus[a:a + height, b:b + width])
-        return cv2.subtract(image, self._minus[a:a + height, b:b + width])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from wm_ros.geometry import wrap_angle
 from wm_ros.sim import seeds
 from wm_ros.sim.appearance import panorama, sample_style
 from wm_ros.sim.backdrop import Backdrop
@@ -22,7 +23,7 @@ from wm_ros.sim.panels import Panels
 from wm_ros.sim.roads import BUILDING, FENCE, HEDGE, TREE, WALL
 from wm_ros.sim.scene import AgentMeshes, Sprites
 from wm_ros.sim.view import NEAR_M, Camera, View
-from wm_ros.sim.worlds import ANIMAL, BICYCLE, MOTORCYCLE, PEDESTRIAN
+from wm_ros.sim.worlds import ANIMAL, BICYCLE, MOTORCYCLE, PEDESTRIAN, STEP_S
 from wm_ros.types import CameraRig
 
 #: Model input width, at which pixels are counted for the visibility rule.
@@ -177,7 +178,11 @@ class Renderer:
             picture = cv2.remap(picture, item.maps, None, cv2.INTER_LINEAR)
         if item.sub > 1:
             picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
-        return item.lens.apply(np.ascontiguousarray(picture[..., :3]), rng), tags, full, canvas_tags
+        ego = self.drive.recording.axle
+        turn = float(wrap_angle(ego[min(step + 1, len(ego) - 1), 2] - ego[step, 2])) / STEP_S
+        picture = item.lens.apply(np.ascontiguousarray(picture[..., :3]), rng, step * STEP_S,
+                                  float(ego[step, 3]), turn)
+        return picture, tags, full, canvas_tags
 
     def _signals(self, step: int):
         return self.drive.layout.junctions, self.drive.recording.green_main[step]

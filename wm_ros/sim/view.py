@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wm_ros.sim.appearance import Lens
+from wm_ros.sim.lens import Lens
 from wm_ros.types import CameraModel
 
 NEAR_M = 0.25
@@ -84,7 +84,7 @@ class Camera:
         k[:2, 2] += (s - 1) / 2
         self.k = k
         self.canvas = np.zeros((int(size[1]) * s, int(size[0]) * s, 4), np.uint8)
-        self.lens = Lens(style, rng, w, h)
+        self.lens = Lens(style, rng, camera)
         # Directions of coarse sky pixels.
         self.sky_step = 2 if s == 2 else 4
         rows, cols = self.canvas.shape[0] // self.sky_step + 1, \
