@@ -63,6 +63,14 @@ def test_duplicates_go_and_pedestrians_may_stand_close():
     np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.9, 0.7, 0.6])
 
 
+def test_a_second_peak_inside_the_box_of_a_bus_goes():
+    raw = outputs()
+    raw['agent_score'][0, :3] = [0.9, 0.8, 0.7]
+    raw['agent_box'][0, 0, 2:6] = [1.0, 0.0, np.log(12.0), np.log(2.5)]      # heading along y
+    raw['agent_box'][0, :3, :2] = [[0, 0], [0, 4.7], [4.7, 0]]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.9, 0.7])
+
+
 def test_layers_by_hand():
     raw = outputs()
     raw['occupancy'][0, 2, 10, 20] = np.log(3)              # p = 0.75 -> round(190.5) = 191

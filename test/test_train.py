@@ -9,6 +9,7 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 
 from truths import make_truth  # noqa: E402
 
+from wm_ros.model.agents import peaks  # noqa: E402
 from wm_ros.raster import agent_flow, agent_occupancy  # noqa: E402
 from wm_ros.train import losses, targets  # noqa: E402
 from wm_ros.train.clips import truth_arrays  # noqa: E402
@@ -45,12 +46,21 @@ def test_centre_is_one_in_the_cell_of_each_visible_agent_and_free_near_hidden_on
     truth = make_truth([[10.2, 5.1, 0.0], [-20.0, 0.0, 0.0]], visible=[True, False])
     agents = tensors(truth)['agents']
     heat, weight = targets.centre_heat(agents)
-    row, col = int((5.1 + 50) / 1.25), int((10.2 + 50) / 1.25)
+    row, col = int((5.1 + 50) / 0.625), int((10.2 + 50) / 0.625)
     assert heat[0, row, col] == 1.0
     assert (heat == 1.0).sum() == 1
-    hidden_row, hidden_col = int(50 / 1.25), int(30 / 1.25)
+    hidden_row, hidden_col = int(50 / 0.625), int(30 / 0.625)
     assert weight[0, hidden_row, hidden_col] == 0.0
     assert weight[0, row, col] == 1.0 and weight[0, 5, 5] == 1.0
+
+
+def test_two_people_side_by_side_are_two_peaks():
+    truth = make_truth([[10.0, 5.0, 0.0], [10.0, 6.3, 0.0]], sizes=[[0.5, 0.6, 1.7]] * 2)
+    heat, _ = targets.centre_heat(tensors(truth)['agents'])
+    score, cells = peaks(torch.logit(heat.clamp(1e-3, 0.999)), 3)
+    assert (score[0, :2] > 0.99).all() and score[0, 2] < 0.1
+    rows = torch.div(cells[0, :2], 160, rounding_mode='floor').sort().values
+    assert rows[1] - rows[0] == 2
 
 
 def test_gaussian_likelihood_is_that_of_torch():

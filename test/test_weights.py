@@ -38,7 +38,7 @@ def test_every_weight_and_scale_comes_back(exported):
     for name, value in model.state_dict().items():
         value, found = value.float().numpy(), back[name].float().numpy()
         step = np.abs(value).max() / 127 if 'weight' in name else np.abs(value).max() / 1000
-        np.testing.assert_allclose(found, value, atol=0.51 * step + 1e-6, err_msg=name)
+        np.testing.assert_allclose(found, value, atol=0.6 * step + 1e-6, err_msg=name)
 
 
 def test_loading_twice_changes_nothing(exported, tmp_path):

@@ -26,9 +26,11 @@ MAX_SIZE_M = np.array([25.0, 4.0, 5.0], dtype=np.float32)
 #: Log standard deviations are held to 1 cm .. 50 m; the correlation short of singular.
 LOG_SIGMA = (-4.6, 3.9)
 MAX_CORRELATION = 0.98
-#: Two boxes nearer than this are one road user; those on foot may stand closer.
+#: Two boxes nearer than this are one road user; those on foot may stand closer. So are two where
+#: one's centre lies well inside the other's box (this share of its sides).
 DUPLICATE_M = 1.0
 DUPLICATE_ON_FOOT_M = 0.5
+DUPLICATE_INSIDE = 0.8
 _ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
 UNOBSERVED = 255
 
@@ -99,7 +101,7 @@ def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
     keep = keep[np.argsort(-score[keep], kind='stable')]
     box = outputs['agent_box'][plan][keep]                                  # (A, 9)
     classes = softmax(outputs['agent_class'][plan][keep])                   # (A, 8)
-    alone = _without_duplicates(box[:, :2], _ON_FOOT[classes.argmax(axis=-1)])
+    alone = _without_duplicates(box, _ON_FOOT[classes.argmax(axis=-1)])
     keep, box, classes = keep[alone], box[alone], classes[alone]
     sigma = np.exp(np.clip(outputs['agent_log_sigma'][plan][keep], *LOG_SIGMA))
     modes = softmax(outputs['mode_logits'][plan][keep])                     # (A, K)
@@ -125,12 +127,16 @@ def _bounded(what: str, values: np.ndarray, limit: float, unit: str) -> None:
         raise OutputError(f'{what}: {worst:g} {unit}, want at most {limit:g} {unit}')
 
 
-def _without_duplicates(xy: np.ndarray, on_foot: np.ndarray) -> np.ndarray:
-    """Return the rows that no earlier kept row lies too near to; rows come best first."""
-    distance = np.hypot(*np.moveaxis(xy[:, None] - xy[None], -1, 0))
+def _without_duplicates(box: np.ndarray, on_foot: np.ndarray) -> np.ndarray:
+    """Return the rows (A, 9) that no earlier kept row lies too near to; rows come best first."""
+    dx, dy = np.moveaxis(box[None, :, :2] - box[:, None, :2], -1, 0)      # from row to column
     radius = np.where(on_foot[:, None] & on_foot, DUPLICATE_ON_FOOT_M, DUPLICATE_M)
-    near = np.triu(distance < radius, 1)
-    alive = np.ones(len(xy), dtype=bool)
+    sin, cos = box[:, 2, None], box[:, 3, None]
+    half = 0.5 * DUPLICATE_INSIDE * np.exp(np.minimum(box[:, 4:6], np.log(MAX_SIZE_M[:2])))
+    inside = ((np.abs(cos * dx + sin * dy) < half[:, :1])
+              & (np.abs(cos * dy - sin * dx) < half[:, 1:]))
+    near = np.triu((np.hypot(dx, dy) < radius) | inside, 1)
+    alive = np.ones(len(box), dtype=bool)
     for row in np.flatnonzero(near.any(axis=1)):
         if alive[row]:
             alive[near[row]] = False

@@ -8,7 +8,17 @@ from torch import nn
 
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.runtime.contract import MAX_AGENTS
-from wm_ros.types import AGENT_CLASSES, FEATURE_GRID, HORIZON_STEPS, MODES, TIME_STEP_S
+from wm_ros.types import (
+    AGENT_CLASSES,
+    CENTRE_GRID,
+    FEATURE_GRID,
+    HORIZON_STEPS,
+    MODES,
+    TIME_STEP_S,
+)
+
+#: Cells of the centre grid a cell of the feature grid, along a side.
+SUB_CELLS = CENTRE_GRID.rows // FEATURE_GRID.rows
 
 
 def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +82,7 @@ class AgentDecoder(nn.Module):
         # short training until they are plausible.
         nn.init.normal_(self.mode[-1].weight, std=0.01)
         nn.init.zeros_(self.mode[-1].bias)
-        self.register_buffer('cells_m', torch.as_tensor(FEATURE_GRID.centres_m()).reshape(-1, 2),
+        self.register_buffer('cells_m', torch.as_tensor(CENTRE_GRID.centres_m()).reshape(-1, 2),
                              persistent=False)
         time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, dtype=torch.float32)
         self.register_buffer('time_s', time, persistent=False)
@@ -80,15 +90,15 @@ class AgentDecoder(nn.Module):
     def forward(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
                 cell: torch.Tensor, bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """
-        Decode agents at cells (B, A) of the map `now` (B, C, R, R) and tokens (B, 256, dim).
+        Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
-        `score` (B, A) is the centre probability, `bias` (B, 1, 1, A) masks padding. Returns the
+        Cells are flat indices of `CENTRE_GRID`. `score` (B, A) is the centre probability, `bias` (B, 1, 1, A) masks padding. Returns the
         `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
         """
-        rows, cols = FEATURE_GRID.shape
-        around = self.neighbourhood(now, cell)
+        rows, cols = CENTRE_GRID.shape
         patch = rows // TOKEN_ROWS
         row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
+        around = self.neighbourhood(now, row, col)
         token = (torch.div(row, patch, rounding_mode='floor') * TOKEN_ROWS
                  + torch.div(col, patch, rounding_mode='floor'))
         tokens = gather_rows(state, token)
@@ -103,14 +113,18 @@ class AgentDecoder(nn.Module):
             query = query + mlp(query)
         return self.heads(query, place)
 
-    def neighbourhood(self, now: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Gather the 3x3 cells around each cell: (B, A, 9 * C); outside the map is zero."""
-        _, cols = FEATURE_GRID.shape
+    def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
+                      col: torch.Tensor) -> torch.Tensor:
+        """
+        Gather the 3x3 cells of `now` around each row and column (B, A) of `CENTRE_GRID`.
+
+        Returns (B, A, 9 * C); outside the map is zero.
+        """
         padded = F.pad(now, (1, 1, 1, 1)).flatten(2).transpose(1, 2)  # (B, (R+2)^2, C)
-        row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
-        wide = cols + 2
+        wide = FEATURE_GRID.cols + 2
         offsets = [dy * wide + dx for dy in range(3) for dx in range(3)]
-        corner = row * wide + col
+        corner = (torch.div(row, SUB_CELLS, rounding_mode='floor') * wide
+                  + torch.div(col, SUB_CELLS, rounding_mode='floor'))
         return torch.cat([gather_rows(padded, corner + offset) for offset in offsets], -1)
 
     def heads(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         self.occupancy = nn.Conv2d(channels, 4 * 3, 1)      # occupancy, flow x, y; 2x2 sub-cells
         self.now = nn.Sequential(NormedConv(skip_channels + channels, self.now_channels),
                                  NormedConv(self.now_channels, self.now_channels))
-        self.centre = nn.Conv2d(self.now_channels, 1, 1)
+        self.centre = nn.Conv2d(self.now_channels, 4, 1)    # 2x2 sub-cells
         self.ground = nn.Conv2d(self.now_channels, 4 * (len(ROAD_LAYERS) + 1), 1)
         nn.init.constant_(self.centre.bias, -4.0)
         nn.init.constant_(self.occupancy.bias[:4], -3.0)
@@ -56,8 +56,8 @@ class Decoder(nn.Module):
         Decode states (B, 7, 256, dim) with skip features (B, skip, R, R).
 
         Returns `occupancy` (B, 7, Y, X) logits, `flow` (B, 7, 2, Y, X) metres backward, `road`
-        (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, R, R) logits of agent centres
-        and `now` (B, C, R, R), the map that agents are read from.
+        (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, 2R, 2R) logits of agent centres
+        on `CENTRE_GRID` and `now` (B, C, R, R), the map that agents are read from.
         """
         batch, steps = states.shape[:2]
         maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
@@ -73,8 +73,8 @@ class Decoder(nn.Module):
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""
         now = self.now(torch.cat([skip, raised], 1))
         ground = to_output_grid(self.ground(now))
-        return {'now': now, 'centre': self.centre(now)[:, 0], 'road': ground[:, :-1],
-                'observed': ground[:, -1]}
+        return {'now': now, 'centre': F.pixel_shuffle(self.centre(now), 2)[:, 0],
+                'road': ground[:, :-1], 'observed': ground[:, -1]}
 
 
 def to_output_grid(x: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from wm_ros.export.artifact import calibrate_encoder, write_artifact
+from wm_ros.export.weights import load_artifact_model
 from wm_ros.model.config import PRESETS
+from wm_ros.model.world_model import WorldModel
 from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.clips import FEATURE_STEP
 from wm_ros.train.loop import Schedule, fit, load_model, save_model
@@ -28,6 +30,8 @@ from wm_ros.train.samples import Encode, frame_clip, window_clip
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore, Make, produce
 from wm_ros.train.targets import collate, frame_sample, window_sample
+from wm_ros.train.warm import restore_norms, switch_off_quantizers
+from wm_ros.types import FEATURE_GRID
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Settings:
     call_minutes: float = float('inf')
     rate: float = 2e-3
     device: str = 'cpu'
+    start: str = ''                 # an artifact to go on from, else from nothing
 
 
 RUNS = {
@@ -76,15 +81,35 @@ def frame_stage(folder: Path, settings: Settings) -> Path:
     begin(folder, settings)
     store = ClipStore(folder / 'frames')
     device = torch.device(settings.device)
-    trainer = FrameTrainer(PRESETS[settings.preset]).to(device, memory_format=torch.channels_last)
+    trainer = FrameTrainer(PRESETS[settings.preset])
     with workers(store, frame_setup, seeds_of(settings, settings.frame_clips), settings):
         store.wait(min(8, settings.frame_clips))
+        if settings.start:
+            trainer.model = started(settings, folder)
+        trainer.to(device, memory_format=torch.channels_last)
         batches = Batches(store, frame_sample, settings.frame_batch, device, settings.seed)
         fit(trainer, step_of(trainer, batches, settings), schedule_of(settings, 'frame'), folder,
             'frame')
     path = folder / 'frame_model.safetensors'
     save_model(trainer.model, path, {'stage': 'frame'})
     return path
+
+
+def started(settings: Settings, folder: Path) -> WorldModel:
+    """Return the model of the artifact to start from, in float and with its norms back."""
+    model = load_artifact_model(Path(settings.start))
+    if model.config != PRESETS[settings.preset]:
+        raise ValueError(f'{settings.start}: {model.config}, want preset {settings.preset}')
+    switch_off_quantizers(model)
+
+    def run() -> None:
+        for batch in calibration_frames(folder):
+            _, skip = model.encode(batch['images'], batch['index'], batch['weight'])
+            rows, cols = FEATURE_GRID.shape
+            model.decoder.current(skip, skip.new_zeros(len(skip), model.config.decoder_channels,
+                                                       rows, cols))
+    restore_norms(model, run)
+    return model
 
 
 def window_stage(folder: Path, settings: Settings) -> Path:

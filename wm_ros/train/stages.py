@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from wm_ros.model.agents import peaks
@@ -21,7 +22,7 @@ from wm_ros.model.decoder import to_output_grid
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train import losses, targets
 from wm_ros.train.store import ClipStore
-from wm_ros.types import FEATURE_GRID
+from wm_ros.types import CENTRE_GRID, FEATURE_GRID
 
 #: Peaks of the model's own that stand beside the true agents in training, as they will in use.
 EXTRA_QUERIES = 16
@@ -58,7 +59,7 @@ class FrameTrainer(nn.Module):
         self.config = config
         self.model = WorldModel(config)
         # The cached map must say by itself what is where: it is all that time will see.
-        self.memory_head = nn.Conv2d(config.memory_channels, 1 + 4, 1)
+        self.memory_head = nn.Conv2d(config.memory_channels, 4 + 4, 1)
         self.occupancy_head = nn.Conv2d(self.model.decoder.now_channels, 4, 1)
         nn.init.constant_(self.memory_head.bias, -3.0)
         nn.init.constant_(self.occupancy_head.bias, -3.0)
@@ -90,8 +91,8 @@ class FrameTrainer(nn.Module):
                                                batch['occupancy'], weight),
             'ground': losses.ground_loss(current['road'], current['observed'], batch['road'],
                                          batch['observed']),
-            'memory': 0.5 * losses.centre_loss(from_memory[:, 0], agents)
-            + 0.5 * losses.occupancy_loss(to_output_grid(from_memory[:, 1:]), batch['occupancy'],
+            'memory': 0.5 * losses.centre_loss(F.pixel_shuffle(from_memory[:, :4], 2)[:, 0], agents)
+            + 0.5 * losses.occupancy_loss(to_output_grid(from_memory[:, 4:]), batch['occupancy'],
                                           weight),
             'class': 0.3 * box['class'],
             'box': 0.5 * box['place'] + 0.3 * box['heading'] + 0.2 * box['size']}
@@ -168,9 +169,9 @@ def agent_queries(centre: torch.Tensor, agents: torch.Tensor) -> dict[str, torch
     _, extra = peaks(centre.float(), EXTRA_QUERIES)
     shift = torch.randint(0, 12, cells.shape, device=cells.device)
     step = torch.where(shift < 2, shift * 2 - 1, torch.zeros_like(shift))
-    step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * FEATURE_GRID.cols,
+    step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * CENTRE_GRID.cols,
                               torch.zeros_like(shift))
-    cells = (cells + step).clamp(0, FEATURE_GRID.rows * FEATURE_GRID.cols - 1)
+    cells = (cells + step).clamp(0, CENTRE_GRID.rows * CENTRE_GRID.cols - 1)
     bias = torch.cat([torch.where(use, 0.0, -1e4), use.new_zeros(extra.shape).float()], 1)
     return {'cells': torch.cat([cells, extra], 1), 'bias': bias}
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wm_ros.train.clips import FEATURE_STEP, window_motion
-from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, WINDOW_FRAMES
+from wm_ros.types import CENTRE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, WINDOW_FRAMES
 
 STEPS = HORIZON_STEPS + 1
 CELLS = OUTPUT_GRID.rows * OUTPUT_GRID.cols
@@ -80,14 +80,17 @@ def collate(samples: list[dict[str, np.ndarray]], device: torch.device) -> dict[
     return batch
 
 
-def centre_heat(agents: torch.Tensor, sigma_m: float = 1.3) -> tuple[torch.Tensor, torch.Tensor]:
+def centre_heat(agents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the centre map (B, R, R) of visible agents and the weight of each cell.
+    Return the centre map (B, R, R) of visible agents on `CENTRE_GRID` and the weight of each cell.
 
-    A Gaussian a visible agent with 1 at its cell (CenterNet, Zhou et al. 2019); cells within
-    3 m of an agent that is there but hidden have weight 0: finding it is no mistake.
+    A Gaussian a visible agent with 1 at its cell (CenterNet, Zhou et al. 2019), wider for wider
+    road users, so that two people side by side stay two peaks; cells within 3 m of an agent that
+    is there but hidden have weight 0: finding it is no mistake.
     """
-    grid = torch.as_tensor(FEATURE_GRID.centres_m(), device=agents.device)   # (R, R, 2)
+    agents = agents[:, :max(1, int(agents[..., 28].sum(1).max()))]           # rows in use
+    grid = torch.as_tensor(CENTRE_GRID.centres_m(), device=agents.device)    # (R, R, 2)
+    sigma_m = (0.4 + 0.25 * agents[..., 4])[..., None, None]
     place = agents[..., None, None, 0:2]                                     # (B, A, 1, 1, 2)
     d2 = (grid - place).square().sum(-1)                                     # (B, A, R, R)
     there, visible = agents[..., 28, None, None], agents[..., 9, None, None]
@@ -106,13 +109,13 @@ def centre_heat(agents: torch.Tensor, sigma_m: float = 1.3) -> tuple[torch.Tenso
 
 def inside(agents: torch.Tensor) -> torch.Tensor:
     """Return which rows (B, A) lie on the feature grid."""
-    half = FEATURE_GRID.cell_m * FEATURE_GRID.rows / 2
+    half = CENTRE_GRID.cell_m * CENTRE_GRID.rows / 2
     return (agents[..., 0:2].abs() < half).all(-1) & (agents[..., 28] > 0)
 
 
 def agent_cells(agents: torch.Tensor) -> torch.Tensor:
-    """Return the flat feature cell (B, A) of each agent, clamped to the grid."""
-    rows, cols = FEATURE_GRID.shape
-    col = ((agents[..., 0] - FEATURE_GRID.x_min_m) / FEATURE_GRID.cell_m).floor().clamp(0, cols - 1)
-    row = ((agents[..., 1] - FEATURE_GRID.y_min_m) / FEATURE_GRID.cell_m).floor().clamp(0, rows - 1)
+    """Return the flat cell of `CENTRE_GRID` (B, A) of each agent, clamped to the grid."""
+    rows, cols = CENTRE_GRID.shape
+    col = ((agents[..., 0] - CENTRE_GRID.x_min_m) / CENTRE_GRID.cell_m).floor().clamp(0, cols - 1)
+    row = ((agents[..., 1] - CENTRE_GRID.y_min_m) / CENTRE_GRID.cell_m).floor().clamp(0, rows - 1)
     return (row * cols + col).long()
