@@ -26,6 +26,7 @@ class Quantizer(nn.Module):
         self.percentile = percentile
         self.register_buffer('scale', torch.ones(()))
         self.register_buffer('enabled', torch.zeros((), dtype=torch.bool))
+        self.register_parameter('log_scale', None)
         self.observing = False
         self.active = False  # plain copy of `enabled`, so that a traced graph has no branch on it
         self._highs: list[float] = []
@@ -36,8 +37,11 @@ class Quantizer(nn.Module):
             return x
         if not self.active:
             return x
+        if self.log_scale is not None:
+            return torch._fake_quantize_learnable_per_tensor_affine(
+                x, self.log_scale.exp(), torch.zeros_like(self.log_scale), -QMAX - 1, QMAX)
         return torch.fake_quantize_per_tensor_affine(
-            x, self.scale, torch.zeros((), dtype=torch.int32), -QMAX - 1, QMAX)
+            x, self.scale, torch.zeros((), dtype=torch.int32, device=x.device), -QMAX - 1, QMAX)
 
     def _observe(self, x: torch.Tensor) -> None:
         values = x.abs().flatten().float()
@@ -54,6 +58,22 @@ class Quantizer(nn.Module):
             self.active = True
             self._highs = []
         self.observing = False
+
+    def learn(self) -> None:
+        """
+        Let training move the scale (learned step size, Esser et al. 2020), until `settle`.
+
+        It is learnt as a logarithm: scales differ a hundredfold, and none may pass zero.
+        """
+        if self.active:
+            self.log_scale = nn.Parameter(self.scale.log().reshape(1))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Fix the scale where training has left it."""
+        if self.log_scale is not None:
+            self.scale.copy_(self.log_scale.exp()[0])
+            self.log_scale = None
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
@@ -169,3 +189,19 @@ def calibration(model: nn.Module):
         for module in model.modules():
             if isinstance(module, _QuantWeight):
                 module.update_weight_scale()
+
+
+def learn_scales(model: nn.Module) -> None:
+    """Let training move the activation scales of a calibrated model."""
+    for module in model.modules():
+        if isinstance(module, Quantizer):
+            module.learn()
+
+
+def settle_scales(model: nn.Module) -> None:
+    """Fix all scales where training has left them, those of the weights by the weights."""
+    for module in model.modules():
+        if isinstance(module, Quantizer):
+            module.settle()
+        if isinstance(module, _QuantWeight):
+            module.update_weight_scale()

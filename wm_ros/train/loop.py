@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wm_ros.model.config import ModelConfig
+from wm_ros.model.quant import fold_batch_norms
 from wm_ros.model.world_model import WorldModel
 
 Step = Callable[[int], dict[str, torch.Tensor]]
@@ -163,5 +164,8 @@ def load_model(path: Path) -> WorldModel:
         raise ValueError(f'{path}: want a checkpoint with a model config, got notes '
                          f'{sorted(notes)}')
     model = WorldModel(ModelConfig.from_dict(json.loads(notes['config'])))
-    model.load_state_dict(load_file(path))
+    weights = load_file(path)
+    if not any(name.endswith('.running_mean') for name in weights):
+        fold_batch_norms(model)     # a quantised checkpoint: its norms were folded before
+    model.load_state_dict(weights)
     return model

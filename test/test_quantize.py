@@ -1,0 +1,107 @@
+"""Quantisation-aware training: nothing is lost on the way, and rounding errors are learnt away."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+
+from tiny_run import make_run  # noqa: E402
+
+from wm_ros.model.quant import (  # noqa: E402
+    QuantConv2d,
+    Quantizer,
+    QuantLinear,
+    fold_batch_norms,
+    learn_scales,
+    settle_scales,
+)
+from wm_ros.train import quantize as quantizing  # noqa: E402
+from wm_ros.train.loop import load_model, save_model  # noqa: E402
+from wm_ros.train.match import map_gap  # noqa: E402
+from wm_ros.train.pipeline import calibration_frames  # noqa: E402
+
+SETTINGS = quantizing.QuantizeSettings(steps=40, encoder_batch=2, dynamics_batch=1, rate=1e-3)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = make_run(tmp_path_factory.mktemp('run'))
+    quantizing.quantize(folder, SETTINGS)
+    return folder
+
+
+@torch.no_grad()
+def gap(model, folder):
+    """Return how far a model's skip maps are from those of the run's float model."""
+    teacher = load_model(folder / 'model.safetensors').eval()
+    gaps = []
+    for batch in calibration_frames(folder, 2):
+        given = batch['images'], batch['index'], batch['weight']
+        gaps.append(float(map_gap(model.eval().encode(*given)[1], teacher.encode(*given)[1])))
+    return np.mean(gaps)
+
+
+def test_int8_parts_are_quantised_and_the_rest_is_half(folder):
+    model = load_model(folder / quantizing.QUANTIZED)
+    on = {name for name, module in model.named_modules()
+          if isinstance(module, Quantizer) and module.active}
+    every = {name for name, module in model.named_modules() if isinstance(module, Quantizer)}
+    assert on == every and len(on) > 15
+    assert {name.split('.')[0] for name in on} == {'encoder', 'lift', 'dynamics'}
+    for part in (model.bottleneck, model.decoder, model.agents):
+        assert not any(isinstance(module, (QuantConv2d, QuantLinear)) for module in part.modules())
+        for parameter in part.parameters():
+            assert torch.equal(parameter, parameter.half().float())
+    weight = model.lift.mix[0].conv
+    torch.testing.assert_close(weight.weight_scale, weight.weight.abs().flatten(1).amax(1) / 127)
+
+
+def test_training_takes_rounding_errors_away(folder):
+    before = gap(load_model(folder / quantizing.POST_TRAINING), folder)
+    after = gap(load_model(folder / quantizing.QUANTIZED), folder)
+    assert after < 0.7 * before, (before, after)
+
+
+def test_a_finished_run_is_taken_up_and_a_new_model_begins_anew(folder, tmp_path):
+    written = load_model(folder / quantizing.QUANTIZED).state_dict()
+    quantizing.quantize(folder, SETTINGS)       # nothing is left to do
+    for name, value in load_model(folder / quantizing.QUANTIZED).state_dict().items():
+        assert torch.equal(value, written[name]), name
+    model = load_model(folder / 'model.safetensors')
+    with torch.no_grad():
+        model.decoder.centre.bias.add_(1.0)
+    save_model(model, folder / 'model.safetensors', {'stage': 'window'})
+    quantizing.quantize(folder, quantizing.QuantizeSettings(steps=1, encoder_batch=1,
+                                                            dynamics_batch=1))
+    again = load_model(folder / quantizing.QUANTIZED).state_dict()['decoder.centre.bias']
+    assert (again - written['decoder.centre.bias'] > 0.5).all()
+
+
+def test_learnt_scales_end_as_plain_ones():
+    layer = torch.nn.Sequential(QuantLinear(4, 3))
+    x = torch.randn(64, 4)
+    layer[0].input.observing = True
+    layer(x)
+    layer[0].input.finish()
+    names = list(layer.state_dict())
+    high = layer[0].input.scale.clone()
+    learn_scales(layer)
+    layer.train()
+    optimiser = torch.optim.SGD([layer[0].input.log_scale], lr=0.1)
+    layer(x).square().sum().backward()
+    optimiser.step()
+    settle_scales(layer)
+    assert list(layer.state_dict()) == names
+    assert layer[0].input.scale != high and layer[0].input.scale > 0
+
+
+def test_folding_keeps_the_function_in_a_reloaded_checkpoint(folder, tmp_path):
+    model = load_model(folder / 'model.safetensors').eval()
+    batch = next(iter(calibration_frames(folder, 1)))
+    given = batch['images'], batch['index'], batch['weight']
+    with torch.no_grad():
+        before = model.encode(*given)[1]
+        fold_batch_norms(model)
+        save_model(model, tmp_path / 'folded.safetensors', {})
+        again = load_model(tmp_path / 'folded.safetensors').eval()
+        torch.testing.assert_close(again.encode(*given)[1], before, rtol=1e-3, atol=1e-4)
