@@ -92,8 +92,9 @@ class AgentDecoder(nn.Module):
         """
         Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
-        Cells are flat indices of `CENTRE_GRID`. `score` (B, A) is the centre probability, `bias` (B, 1, 1, A) masks padding. Returns the
-        `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
+        Cells are flat indices of `CENTRE_GRID`. `score` (B, A) is the centre probability, `bias`
+        (B, 1, 1, A) masks padding. Returns the `agent_*`, `mode_logits`, `trajectories` and
+        `trajectory_spread` rows of the contract.
         """
         rows, cols = CENTRE_GRID.shape
         patch = rows // TOKEN_ROWS

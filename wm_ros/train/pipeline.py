@@ -26,7 +26,7 @@ from wm_ros.model.world_model import WorldModel
 from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.clips import FEATURE_STEP
 from wm_ros.train.loop import Schedule, fit, load_model, save_model
-from wm_ros.train.samples import Encode, frame_clip, window_clip
+from wm_ros.train.samples import Encode, drive_clip, frame_clip, window_clip
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore, Make, produce
 from wm_ros.train.targets import collate, frame_sample, window_sample
@@ -120,7 +120,7 @@ def window_stage(folder: Path, settings: Settings) -> Path:
     artifact = folder / 'encoder'
     if not (artifact / 'manifest.json').exists():
         export_encoder(folder, artifact)
-    setup = functools.partial(window_setup, artifact)
+    setup = functools.partial(window_setup, artifact, folder / 'drives')
     seeds = seeds_of(settings, settings.window_clips, first=TRAIN_END // 2)
     trainer = WindowTrainer(load_model(folder / 'frame_model.safetensors')).to(device)
     with workers(store, setup, seeds, settings):
@@ -174,9 +174,22 @@ def frame_setup() -> Make:
     return frame_clip
 
 
-def window_setup(artifact: Path) -> Make:
-    """Return the function by which a worker makes a window clip with an artifact's encoder."""
-    return functools.partial(window_clip, encode=encoder_of(artifact))
+def drive_setup() -> Make:
+    """Return the function by which a worker renders a drive clip."""
+    return drive_clip
+
+
+def window_setup(artifact: Path, drives: Path) -> Make:
+    """Return the function by which a worker makes a window clip, rendered ahead or here."""
+    encode, store = encoder_of(artifact), ClipStore(drives)
+
+    def make(seed: int) -> dict[str, np.ndarray]:
+        path = store.path(seed)
+        if not path.exists():
+            return window_clip(drive_clip(seed), encode)
+        with np.load(path) as clip:
+            return window_clip(dict(clip), encode)
+    return make
 
 
 def encoder_of(path: Path) -> Encode:

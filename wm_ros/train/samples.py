@@ -3,13 +3,16 @@ Training samples from the simulator, as dictionaries of arrays that go into one 
 
 A *frame clip* is one short drive seen by a few cameras, a handful of single frames. A *window
 clip* is one drive seen by a whole rig, already encoded: cached maps of every frame, and the
-truth of a few windows, so that time is learnt on streams that are encoded once. No torch here.
+truth of a few windows, so that time is learnt on streams that are encoded once. A *drive clip* is
+what it is made from: rendering needs no weights, so it can be done before the encoder is there.
+No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import cv2
 import numpy as np
 
 from wm_ros.geometry import camera_pose
@@ -85,14 +88,14 @@ def frame_clip(seed: int, cameras: int = 3, frames: int = 6) -> dict[str, np.nda
 Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def window_clip(seed: int, encode: Encode, frames: int = 20,
-                windows: int = 2) -> dict[str, np.ndarray]:
+def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.ndarray]:
     """
-    Encode a drive of the surround rig at 10 Hz; windows end at the last frame and 0.4 s apart.
+    Render a drive of the surround rig at 10 Hz; windows end at the last frame and 0.4 s apart.
 
-    `memory` (F, C, R, R) and `skip` (W, C, R, R) are uint8 in steps of `FEATURE_STEP`;
-    `poses` (F, 3) odometry; `ends` (W,) the newest frame of each window; `plans` (W, 6, 3),
-    `motion` (W, 2); truth arrays are suffixed with the window's number.
+    `jpeg` holds all pictures one after another, `jpeg_bytes` (F, N) their sizes; `index` and
+    `weight` are the lift tables; `poses` (F, 3) odometry; `ends` (W,) the newest frame of each
+    window, ascending; `plans` (W, 6, 3), `motion` (W, 2); truth arrays are suffixed with the
+    window's number.
     """
     rng = np.random.default_rng([2, seed])
     keep = 6 if rng.random() < 0.8 else int(rng.integers(1, 6))
@@ -100,23 +103,56 @@ def window_clip(seed: int, encode: Encode, frames: int = 20,
     drive: Drive = simulate(seed, frames / 10.0, draw_world(rng), rate_hz=10.0)
     frames = min(frames, drive.n)
     renderer = Renderer(drive, rig, seed)
-    tables = lift_tables(rig, [True] * len(rig))
-    ends = [frames - 1 - 4 * i for i in range(windows) if frames - 1 - 4 * i >= WINDOW_FRAMES - 1]
-    out: dict[str, np.ndarray] = {}
-    memory, skips, plans, motion = [], [], [], []
+    index, weight = lift_tables(rig, [True] * len(rig))
+    ends = sorted(frames - 1 - 4 * i for i in range(windows)
+                  if frames - 1 - 4 * i >= WINDOW_FRAMES - 1)
+    out: dict[str, np.ndarray] = {'index': index, 'weight': weight, 'ends': np.array(ends)}
+    pictures, plans, motion = [], [], []
     for i in range(frames):
         rendered = renderer.render(i)
-        images = np.stack([rendered.images[name] for name in rig.names])
-        frame_memory, skip = encode(images, *tables)
-        memory.append(to_bytes(frame_memory))
+        pictures += [to_jpeg(rendered.images[name]) for name in rig.names]
         if i in ends:
-            window, ego = len(skips), drive.ego(i)
-            skips.append(to_bytes(skip))
+            ego = drive.ego(i)
+            for key, value in truth_arrays(drive.truth(i, rig, rendered)).items():
+                out[f'{key}_{len(plans)}'] = value
             plans.append(drive.ego_plan(i).poses)
             motion.append([ego.speed_mps, ego.yaw_rate_rps])
-            for key, value in truth_arrays(drive.truth(i, rig, rendered)).items():
-                out[f'{key}_{window}'] = value
     poses = np.stack([drive.ego(i).odom_from_base for i in range(frames)])
-    return {**out, 'memory': np.stack(memory), 'skip': np.stack(skips),
-            'poses': poses.astype(np.float64), 'ends': np.array(sorted(ends)),
+    return {**out, 'poses': poses.astype(np.float64), 'jpeg': np.concatenate(pictures),
+            'jpeg_bytes': np.array([len(p) for p in pictures]).reshape(frames, len(rig)),
             'plans': np.array(plans, np.float32), 'motion': np.array(motion, np.float32)}
+
+
+def to_jpeg(image: np.ndarray) -> np.ndarray:
+    """Return an RGB picture as the bytes of a JPEG: clips are kept, and cameras send JPEG too."""
+    ok, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not ok:
+        raise ValueError(f'no JPEG of an array {image.shape} {image.dtype}')
+    return data.reshape(-1)
+
+
+def pictures_of(clip: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the camera pictures (N, 160, 400, 3) RGB of every frame of a drive clip."""
+    ends = np.cumsum(clip['jpeg_bytes'])
+    starts = (ends - clip['jpeg_bytes'].reshape(-1)).reshape(clip['jpeg_bytes'].shape)
+    for first, sizes in zip(starts, clip['jpeg_bytes'], strict=True):
+        yield np.stack([cv2.imdecode(clip['jpeg'][at:at + size], cv2.IMREAD_COLOR)[..., ::-1]
+                        for at, size in zip(first, sizes, strict=True)])
+
+
+def window_clip(drive: dict[str, np.ndarray], encode: Encode) -> dict[str, np.ndarray]:
+    """
+    Encode a drive clip: `memory` (F, C, R, R) and, of each window's newest frame, `skip`.
+
+    Both are uint8 in steps of `FEATURE_STEP`; what else the drive clip holds, but the pictures
+    and lift tables, is kept.
+    """
+    memory, skips = [], []
+    for i, images in enumerate(pictures_of(drive)):
+        frame_memory, skip = encode(images, drive['index'], drive['weight'])
+        memory.append(to_bytes(frame_memory))
+        if i in drive['ends']:
+            skips.append(to_bytes(skip))
+    kept = {key: value for key, value in drive.items()
+            if key not in ('jpeg', 'jpeg_bytes', 'index', 'weight')}
+    return {**kept, 'memory': np.stack(memory), 'skip': np.stack(skips)}

@@ -1,0 +1,36 @@
+"""Rendered drives become encoded windows without losing what they showed."""
+
+import numpy as np
+
+from wm_ros.train import samples
+from wm_ros.types import FEATURE_GRID
+
+
+def test_an_encoded_drive_is_the_rendered_one():
+    drive = samples.drive_clip(5, frames=17, windows=1)
+    seen = []
+
+    def encode(images, index, weight):
+        assert index.shape[1:] == weight.shape[1:] == (4,)
+        seen.append(images)
+        level = images.mean() / 64.0
+        return (np.full((2, *FEATURE_GRID.shape), level, np.float32),
+                np.full((3, *FEATURE_GRID.shape), 2 * level, np.float32))
+
+    clip = samples.window_clip(drive, encode)
+    assert len(seen) == 17 and seen[0].shape[1:] == (160, 400, 3)
+    assert seen[3].shape[0] == drive['jpeg_bytes'].shape[1]
+    assert clip['memory'].shape == (17, 2, *FEATURE_GRID.shape)
+    assert clip['skip'].shape == (1, 3, *FEATURE_GRID.shape)
+    np.testing.assert_allclose(clip['memory'][:, 0, 0, 0] / 32.0,
+                               [image.mean() / 64.0 for image in seen], atol=0.02)
+    assert 'jpeg' not in clip and clip['agents_0'].shape == drive['agents_0'].shape
+    assert list(clip['ends']) == [16]
+
+
+def test_a_jpeg_keeps_the_colours_in_order():
+    image = np.zeros((160, 400, 3), np.uint8)
+    image[..., 0], image[..., 2] = 200, 40
+    data = samples.to_jpeg(image)
+    back = next(samples.pictures_of({'jpeg': data, 'jpeg_bytes': np.array([[len(data)]])}))
+    np.testing.assert_allclose(back[0].mean((0, 1)), [200, 0, 40], atol=4)
