@@ -2,8 +2,10 @@
 Score an artifact: metrics with baselines beside them, intervals over drives.
 
 Data sets: `sim` and `sim-hard` are simulated drives (seeds A:B, B not included; from 900000 on no
-model was trained on them), `kitti:DIR` a KITTI drive, `bag:BAG` a bag that holds /truth/agents.
-SPA and IoU are in percent, every other rate 0-1.
+model was trained on them), `kitti:DIR` a KITTI drive, `bag:BAG` a bag that holds /truth/agents. A
+bag without truth is scored against itself: what was forecast, against what was seen later (with
+--artifact by that model, else by the forecasts in the bag where it holds any). SPA and IoU are in
+percent, every other rate 0-1.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.choose_threshold:
         return _choose_threshold(arguments)
+    if arguments.dataset.startswith('bag:') and _without_truth(arguments.dataset[4:]):
+        return _against_itself(arguments)
     from wm_ros.evaluate.predictors import PredictorSource
     from wm_ros.evaluate.protocol import Task, evaluate
     from wm_ros.evaluate.scores import DriveCounter, Scores
@@ -89,6 +93,26 @@ def _choose_threshold(arguments: argparse.Namespace) -> int:
            | {'points': [vars(point) for point in points]})
     best = threshold.choose(points)
     print(f'chosen: {best.threshold:g}')
+    return 0
+
+
+def _without_truth(path: str) -> bool:
+    """Tell whether a bag holds no truth to score against."""
+    from wm_ros.data.bag import TRUTH_TOPIC, BagReader
+    with BagReader(path) as reader:
+        return TRUTH_TOPIC not in reader.topics
+
+
+def _against_itself(arguments: argparse.Namespace) -> int:
+    """Score the forecasts of a bag against what was seen later."""
+    from wm_ros.evaluate.self_report import score_bag, table
+
+    report = {'dataset': arguments.dataset} | score_bag(
+        Path(arguments.dataset[4:]), arguments.artifact, arguments.backend, arguments.threads,
+        Progress('forecasting', 'camera sets'))
+    print(f'{report["dataset"]}: no truth in it')
+    print(table(report))
+    _write(arguments.json, report)
     return 0
 
 
