@@ -1,5 +1,5 @@
 """
-Shapes: vehicles as quads in a unit box, facades as textures, trees as sprites.
+Shapes: vehicles as quads in a unit box, trees as sprites.
 
 A unit mesh spans x (forward) and y (left) from -0.5 to 0.5 and z (up) from 0 to 1; it is scaled by
 length, width and height. Quads are in drawing order: a later one may cover an earlier one.
@@ -185,112 +185,17 @@ def normals_of(quads: np.ndarray) -> np.ndarray:
     return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
 
 
+_GREYS = np.array([[232, 232, 230], [26, 27, 30], [120, 124, 128], [168, 172, 176], [70, 74, 80]])
 _PAINTS = np.array([
-    [232, 232, 230], [232, 232, 230], [26, 27, 30], [26, 27, 30], [120, 124, 128],
-    [168, 172, 176], [70, 74, 80], [150, 24, 26], [28, 52, 110], [52, 84, 142], [40, 70, 50],
-    [198, 186, 160], [110, 70, 44], [214, 170, 30], [226, 110, 28], [96, 22, 38], [18, 40, 60]])
+    [150, 24, 26], [28, 52, 110], [52, 84, 142], [40, 70, 50], [198, 186, 160], [110, 70, 44],
+    [214, 170, 30], [226, 110, 28], [96, 22, 38], [18, 40, 60], [120, 150, 180]])
 
 
 def paint(rng: np.random.Generator) -> np.ndarray:
-    return np.clip(_PAINTS[rng.integers(len(_PAINTS))] * rng.uniform(.8, 1.15)
-                   + rng.normal(0, 8, 3), 4, 250)
-
-
-def facade(rng: np.random.Generator, style: Style, width_m: float, height_m: float,
-           px_per_m: float, light: np.ndarray) -> np.ndarray:
-    """
-    Return an RGB facade of `width_m` x `height_m` under `light` (3,), its top row first.
-
-    Lit windows shine on their own: their colours are divided by the light beforehand.
-    """
-    w, h = max(8, int(width_m * px_per_m)), max(8, int(height_m * px_per_m))
-    wall = np.array([[196, 178, 150], [168, 160, 150], [206, 200, 188], [150, 96, 74],
-                     [128, 112, 98], [186, 150, 112], [110, 110, 114], [214, 206, 170]])[
-        rng.integers(8)] * rng.uniform(.7, 1.1)
-    image = np.empty((h, w, 3), np.float32)
-    image[:] = wall
-    if wall[0] > 1.35 * wall[2] and px_per_m > 8:        # bricks
-        image[::max(2, int(.12 * px_per_m))] *= .88
-    floor = 3.1 * px_per_m
-    bay = rng.uniform(2.2, 4.0)
-    bays = max(1, int(width_m / bay))
-    bay_px = w / bays
-    ww, wh = rng.uniform(.35, .7) * bay_px, rng.uniform(.42, .62) * floor
-    frame = wall * rng.uniform(.6, 1.4) if rng.random() < .6 else np.array([235., 235., 230.])
-    night = style.light in ('night', 'dusk')
-    shop = rng.random() < .45
-    line = max(1, int(.1 * px_per_m))
-    for k in range(int(height_m // 3.1) + 1):
-        base = h - k * floor
-        if base - floor < -.3 * floor:
-            break
-        for i in range(bays):
-            x0 = (i + .5) * bay_px - ww / 2
-            y1 = base - .25 * floor
-            y0 = y1 - wh
-            glass = np.array([48., 56., 66.]) * rng.uniform(.5, 1.6)
-            if night and rng.random() < .35:
-                glass = np.array([255., 214., 140.]) * rng.uniform(.3, .9) / light
-            elif rng.random() < .2:
-                glass = np.array([150., 170., 190.]) * rng.uniform(.7, 1.1)
-            if k == 0 and shop:
-                x0, y0, y1 = i * bay_px + .06 * bay_px, base - .8 * floor, base - .06 * floor
-                a, b2 = int(x0), int((i + 1) * bay_px - .06 * bay_px)
-                if night and rng.random() < .6:
-                    glass = np.array([255., 230., 180.]) * rng.uniform(.4, 1.) / light
-                image[max(0, int(y0)):int(y1), a:b2] = glass
-                if rng.random() < .6:                  # goods behind the glass, a door
-                    for _ in range(3):
-                        xa = int(rng.uniform(a, max(a + 1, b2 - 2)))
-                        ya = int(rng.uniform(y0, max(y0 + 1, y1)))
-                        image[max(0, ya):int(y1), xa:xa + max(1, int(.12 * bay_px))] = \
-                            glass * rng.uniform(.5, 2.2) + rng.uniform(0, 50, 3)
-                image[max(0, int(base - .98 * floor)):max(0, int(base - .82 * floor)),
-                      int(i * bay_px):int((i + 1) * bay_px)] = rng.uniform(20, 220, 3) \
-                    if i == 0 or rng.random() < .3 else image[max(0, int(base - .9 * floor)),
-                                                              max(0, int(i * bay_px) - 1)]
-                continue
-            a, b2 = int(x0), int(x0 + ww)
-            ya, yb = max(0, int(y0)), max(0, int(y1))
-            image[max(0, ya - line):yb + line, max(0, a - line):b2 + line] = frame
-            image[ya:yb, a:b2] = glass
-            if px_per_m > 8:
-                image[ya:yb, (a + b2) // 2:(a + b2) // 2 + max(1, line // 2)] = frame
-                image[yb:yb + 2 * line, max(0, a - line):b2 + line] *= .7
-            if rng.random() < .25:
-                image[ya:ya + int(rng.uniform(.2, .8) * (yb - ya)), a:b2] = frame * .9
-        if k:
-            image[max(0, int(base)):max(0, int(base)) + line] *= .78
-    image[:max(1, int(.35 * px_per_m))] *= .7
-    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))
-    image *= (1 + .06 * dirt[..., None]) * light
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def surface(rng: np.random.Generator, style: Style, kind: str, width_m: float, height_m: float,
-            px_per_m: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the picture of a wall, hedge or fence, and its mask where it has holes."""
-    w, h = max(8, int(width_m * px_per_m)), max(6, int(height_m * px_per_m))
-    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))[..., None]
-    fine = rng.standard_normal((h, w, 1)).astype(np.float32)
-    if kind == 'hedge':
-        image = style.leaves * .9 * (1 + .25 * dirt + .28 * fine)
-        image = image * np.linspace(1.15, .6, h)[:, None, None]
-        return np.clip(image, 0, 255).astype(np.uint8), None
-    if kind == 'wall':
-        base = np.array([[150, 140, 126], [150, 92, 70], [176, 172, 164]])[rng.integers(3)]
-        image = base * (1 + .1 * dirt + .04 * fine)
-        image[::max(3, int(.25 * px_per_m))] *= .8
-        return np.clip(image, 0, 255).astype(np.uint8), None
-    base = rng.uniform(40, 200) * (1 + rng.normal(0, .06, 3))
-    image = np.broadcast_to(base, (h, w, 3)) * (1 + .05 * fine)
-    mask = np.zeros((h, w), np.uint8)
-    step = max(3, int(rng.uniform(.15, .4) * px_per_m))
-    for k in range(max(1, step // 3)):
-        mask[:, k::step] = 255
-    mask[:max(1, h // 10)] = 255
-    mask[-max(1, h // 8):] = 255
-    return np.clip(image, 0, 255).astype(np.uint8), mask
+    """Return a car's colour: two of three are white, grey or black, as on real roads."""
+    table = _GREYS if rng.random() < .66 else _PAINTS
+    return np.clip(table[rng.integers(len(table))] * rng.uniform(.8, 1.15)
+                   + rng.normal(0, 5, 3), 4, 250)
 
 
 def crown(rng: np.random.Generator, style: Style, size: int) -> tuple[np.ndarray, np.ndarray]:

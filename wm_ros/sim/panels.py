@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wm_ros.sim.meshes import facade, surface
 from wm_ros.sim.roads import BUILDING, FENCE, HEDGE, WALL
 from wm_ros.sim.scene import light_on
+from wm_ros.sim.textures import facade, surface
 from wm_ros.sim.view import View
 
 _ROOFS = np.array([[128., 66., 48.], [92., 52., 42.], [74., 74., 80.], [104., 84., 70.]])
