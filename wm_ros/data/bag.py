@@ -1,45 +1,35 @@
 """
-Reading and writing rosbag2 (mcap and sqlite3) without ROS.
+Reading rosbag2 (mcap and sqlite3) without ROS.
 
 `BagReader` yields messages as they are, or as the values that the package works with: `Frame`,
-`EgoState`, `Truth` and the camera rig. `BagWriter` writes what `ros2 bag` and Foxglove read.
+`EgoState`, `Truth` and the camera rig. It streams, and takes what is readable of a broken bag.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import (
-    CompressionFormat,
-    CompressionMode,
-    Reader,
-    ReaderError,
-    StoragePlugin,
-    Writer,
-    WriterError,
-)
 from rosbags.serde import SerdeError
-from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import TypesysError, get_types_from_msg
 
+from wm_ros.data.bag_files import BagFiles, Topic
+from wm_ros.data.bag_topics import CameraTopics, Mapping, guess_cameras
+from wm_ros.data.bag_writer import BagError, BagWriter, DiskError
 from wm_ros.data.messages import typestore
+from wm_ros.data.stored import StorageError
 from wm_ros.encodings import rgb_from_image
 from wm_ros.geometry import rotation_from_quaternion
 from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
 from wm_ros.types import CameraModel, CameraRig, EgoState, Frame
+
+__all__ = ['BagError', 'BagReader', 'BagWriter', 'CameraTopics', 'DiskError', 'Topic']
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -50,121 +40,56 @@ AGENTS = 'wm_ros/msg/AgentForecastArray'
 
 TRUTH_TOPIC = '/truth/agents'
 
-STORAGE = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 
+@dataclass
+class TopicFaults:
+    """What was wrong with a topic's messages: how many of each kind, and the first time of each."""
 
-class BagError(RuntimeError):
-    """A bag that cannot be read or written; the message names the bag and the cause."""
+    counts: Counter[str] = field(default_factory=Counter)
+    first_ns: dict[str, int] = field(default_factory=dict)
 
-
-def _transient_local() -> Qos:
-    return Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-               QosTime(0, 0), QosTime(0, 0), QosLiveliness.AUTOMATIC, QosTime(0, 0), False)
-
-
-class BagWriter:
-    """
-    Write a rosbag2 folder; a context manager that leaves a readable bag even after an error.
-
-    `storage` is 'mcap' or 'sqlite3'; `compress` packs the chunks of an mcap file with zstd. Topics
-    are added on first use. Raises BagError where the folder exists or cannot be written.
-    """
-
-    def __init__(self, path: Path | str, storage: str = 'mcap', compress: bool = False) -> None:
-        if storage not in STORAGE:
-            raise BagError(f'{path}: storage {storage!r}; want one of {", ".join(STORAGE)}')
-        self.path = Path(path)
-        self._store = typestore()
-        self._connections: dict[tuple[str, str], Any] = {}
-        try:
-            self._writer = Writer(self.path, version=8, storage_plugin=STORAGE[storage])
-            if compress and storage == 'mcap':
-                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            self._writer.open()
-        except (WriterError, OSError) as err:
-            raise BagError(f'{path}: cannot write a bag: {err}') from err
-
-    def __enter__(self) -> BagWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
-
-    def note(self, key: str, value: str) -> None:
-        """Store a line of text in the bag's metadata (`custom_data`)."""
-        self._writer.set_custom_data(key, value)
-
-    def write(self, topic: str, stamp: int, msg: Any, latched: bool = False) -> None:
-        """Serialise and write one message at `stamp` (ns); `latched` records that QoS."""
-        name = msg.__msgtype__
-        self.write_raw(topic, name, stamp, self._store.serialize_cdr(msg, name), latched)
-
-    def write_raw(self, topic: str, type_name: str, stamp: int, cdr: bytes | memoryview,
-                  latched: bool = False) -> None:
-        """Write the CDR bytes of one message of type `type_name` ('std_msgs/msg/Header')."""
-        connection = self._connections.get((topic, type_name))
-        try:
-            if connection is None:
-                if type_name not in self._store.fielddefs:
-                    raise BagError(f'{self.path}: topic {topic}: unknown type {type_name}')
-                connection = self._writer.add_connection(
-                    topic, type_name, typestore=self._store,
-                    offered_qos_profiles=[_transient_local()] if latched else [])
-                self._connections[topic, type_name] = connection
-            self._writer.write(connection, stamp, cdr)
-        except (WriterError, OSError) as err:
-            raise BagError(f'{self.path}: {topic}: {err}') from err
-
-    def close(self) -> None:
-        """Write the index and metadata.yaml; harmless when called again."""
-        if self._writer.storage is None:
-            return
-        try:
-            self._writer.close()
-        except OSError as err:
-            raise BagError(f'{self.path}: cannot finish the bag: {err}') from err
-
-
-@dataclass(frozen=True)
-class Topic:
-    """One topic of a bag: its message type and how many messages it holds."""
-
-    name: str
-    type_name: str
-    count: int
-
-
-@dataclass(frozen=True)
-class CameraTopics:
-    """The topics of one camera: its images and, where there is one, its CameraInfo."""
-
-    camera: str
-    image: str
-    compressed: bool
-    info: str | None
+    def add(self, what: str, time_ns: int) -> None:
+        """Count one fault."""
+        self.counts[what] += 1
+        self.first_ns.setdefault(what, time_ns)
 
 
 class BagReader:
     """
     Read a rosbag2 folder or a single .mcap or .db3 file; a context manager.
 
-    Types that ROS 2 and this package do not define are taken from the definitions in the bag.
-    Raises BagError for a bag that is missing, broken or in a form that cannot be read.
+    `mapping` says which topic is what where names do not tell. Types that ROS 2 and this package
+    do not define are taken from the definitions in the bag. `faults` counts, by topic, messages
+    that could not be used, as `values` meets them. Raises BagError for a bag that is missing,
+    empty, or in a form that cannot be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, mapping: Mapping | None = None) -> None:
         self.path = Path(path)
+        self.mapping = mapping or Mapping()
+        self.faults: dict[str, TopicFaults] = {}
         try:
-            self._reader = Reader(self.path)
-            self._reader.open()
-        except (ReaderError, OSError, AssertionError) as err:
-            raise BagError(f'{path}: not a bag that can be read: {err}') from err
+            self._files = BagFiles(self.path)
+        except (StorageError, OSError) as err:
+            cause = err.strerror if isinstance(err, OSError) and err.strerror else err
+            raise BagError(f'{path}: not a bag that can be read: {cause}') from err
+        #: The topics by name.
+        self.topics: dict[str, Topic] = self._files.topics
+        #: The lines that `BagWriter.note` stored.
+        self.notes: dict[str, str] = self._files.notes
         self._store = typestore()
-        for connection in self._reader.connections:
-            if connection.msgtype not in self._store.fielddefs and connection.msgdef.data:
-                self._store.register(
-                    get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        for channel in self._files.channels:
+            self._learn(channel.type_name, channel.definition)
+
+    def _learn(self, type_name: str, definition: str) -> None:
+        if type_name in self._store.fielddefs or not definition:
+            return
+        try:
+            found = get_types_from_msg(definition, type_name)
+        except TypesysError:
+            return      # such as IDL: its messages cannot be decoded, and nothing here needs to
+        self._store.register({name: value for name, value in found.items()
+                              if name not in self._store.fielddefs})
 
     def __enter__(self) -> BagReader:
         return self
@@ -175,28 +100,22 @@ class BagReader:
 
     def close(self) -> None:
         """Close the files."""
-        if self._reader.is_open:
-            self._reader.close()
+        self._files.close()
 
     @property
-    def topics(self) -> dict[str, Topic]:
-        """The topics by name."""
-        return {c.topic: Topic(c.topic, c.msgtype, c.msgcount) for c in self._reader.connections}
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """The lines that `BagWriter.note` stored."""
-        return dict(getattr(self._reader.storage.metadata, 'custom', None) or {})
+    def problems(self) -> list[str]:
+        """What was wrong with the files so far, in words; all of it once the bag was read."""
+        return self._files.problems
 
     @property
     def start_ns(self) -> int:
         """Time of the first message."""
-        return self._reader.start_time
+        return self._files.start_ns
 
     @property
     def end_ns(self) -> int:
         """Time of the last message."""
-        return max(self._reader.start_time, self._reader.end_time - 1)
+        return self._files.end_ns
 
     def topics_of(self, type_name: str) -> list[str]:
         """Return the topics of one message type, in order of name."""
@@ -205,17 +124,10 @@ class BagReader:
     def raw(self, topics: Iterable[str] | None = None, start_ns: int | None = None,
             stop_ns: int | None = None) -> Iterator[tuple[str, str, int, bytes]]:
         """Yield (topic, type, time in ns, CDR bytes) in order of time."""
-        wanted = None if topics is None else set(topics)
-        connections = [c for c in self._reader.connections
-                       if wanted is None or c.topic in wanted]
-        if not connections:
-            return
         try:
-            for connection, time_ns, data in self._reader.messages(
-                    connections, start=start_ns, stop=stop_ns):
-                yield connection.topic, connection.msgtype, time_ns, data
-        except (ReaderError, OSError) as err:
-            raise BagError(f'{self.path}: broken bag: {err}') from err
+            yield from self._files.messages(topics, start_ns, stop_ns)
+        except OSError as err:
+            raise BagError(f'{self.path}: cannot be read any further: {err}') from err
 
     def read(self, topics: Iterable[str] | None = None, start_ns: int | None = None,
              stop_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
@@ -233,59 +145,90 @@ class BagReader:
 
     def camera_topics(self) -> dict[str, CameraTopics]:
         """
-        Return the cameras by name, guessed from the image topics.
+        Return the cameras by name: those of the mapping, else guessed (`guess_cameras`).
 
-        A camera is named by the namespace of its image topic: '/front/image_raw/compressed' and
-        '/sensors/front/image_rect' are both 'front'. Where a camera has both forms, the
-        compressed one is used: it is what was recorded to be kept.
+        Raises BagError where the mapping names a topic that holds no images.
         """
-        infos = set(self.topics_of(CAMERA_INFO))
-        cameras: dict[str, CameraTopics] = {}
-        for compressed, type_name in ((True, COMPRESSED), (False, IMAGE)):
-            for topic in self.topics_of(type_name):
-                parts = [part for part in topic.split('/') if part]
-                if compressed and parts[-1] == 'compressed':
-                    parts = parts[:-1]
-                namespace = parts[:-1] or parts
-                info = '/' + '/'.join([*parts[:-1], 'camera_info'])
-                camera = namespace[-1]
-                if camera not in cameras:
-                    cameras[camera] = CameraTopics(
-                        camera, topic, compressed, info if info in infos else None)
-        return cameras
+        infos = self.topics_of(CAMERA_INFO)
+        packed, raw = self.topics_of(COMPRESSED), self.topics_of(IMAGE)
+        guessed = guess_cameras(packed, raw, infos)
+        if not self.mapping.cameras:
+            return guessed
+        beside = {camera.image: camera.info for camera in guess_cameras(
+            [camera.image for camera in self.mapping.cameras.values()], [], infos).values()}
+        found = {}
+        for name, camera in self.mapping.cameras.items():
+            if camera.image not in (*packed, *raw):
+                raise BagError(f'{self.path}: camera {name!r}: no images on {camera.image}; image '
+                               f'topics: {", ".join([*packed, *raw]) or "none"}')
+            if camera.info is not None and camera.info not in infos:
+                raise BagError(f'{self.path}: camera {name!r}: no CameraInfo on {camera.info}; '
+                               f'there is {", ".join(infos) or "none"}')
+            found[name] = CameraTopics(name, camera.image, camera.image in packed,
+                                       camera.info or beside.get(camera.image), camera.max_hz)
+        return found
 
     def odometry_topic(self) -> str | None:
-        """Return the topic of the odometry, the one with most messages where there are several."""
-        topics = [t for t in self.topics.values() if t.type_name == ODOMETRY]
-        return max(topics, key=lambda t: t.count).name if topics else None
+        """
+        Return the topic of the odometry: the mapping's, else the one with most messages.
 
-    def rig(self, base_frame: str = 'base_link', cameras: Iterable[str] | None = None) -> CameraRig:
+        Raises BagError where the mapping's is none.
+        """
+        topics = self.topics_of(ODOMETRY)
+        wanted = self.mapping.odometry
+        if wanted is None:
+            return max(topics, key=lambda t: self.topics[t].count) if topics else None
+        if wanted and wanted not in topics:
+            raise BagError(f'{self.path}: no odometry on {wanted}; nav_msgs/Odometry topics: '
+                           f'{", ".join(topics) or "none"}')
+        return wanted or None
+
+    def rig(self, base_frame: str | None = None,
+            cameras: Iterable[str] | None = None) -> CameraRig:
         """
         Return the camera rig from CameraInfo and /tf_static.
 
-        Cameras come in the order of `cameras`, else as the bag's notes or names order them.
-        Raises BagError naming the camera and what it lacks.
+        Cameras come in the order of `cameras`, else as the mapping, the bag's notes or names order
+        them. Raises BagError naming the camera and what it lacks.
         """
         found = self.camera_topics()
-        order = list(cameras or self.notes.get('cameras', '').split() or sorted(found))
+        base = base_frame or self.mapping.base_frame
+        order = self.camera_order(cameras)
         transforms = self._static_transforms()
         models = []
         for name in order:
-            topics = found.get(name)
-            if topics is None:
-                raise BagError(f'{self.path}: no image topic of camera {name!r}; '
-                               f'cameras found: {", ".join(sorted(found)) or "none"}')
+            topics = found[name]
             if topics.info is None:
-                raise BagError(f'{self.path}: camera {name!r}: no CameraInfo beside {topics.image}')
+                raise BagError(
+                    f'{self.path}: camera {name!r}: no CameraInfo for {topics.image}; CameraInfo '
+                    f'topics: {", ".join(self.topics_of(CAMERA_INFO)) or "none"}; want one, or a '
+                    'rig file')
             for _, _, info in self.read([topics.info]):
-                models.append(camera_model(name, info, base_from_frame(
-                    transforms, info.header.frame_id, base_frame, f'{self.path}: camera {name!r}')))
+                models.append(camera_model(
+                    name, info, base_from_frame(transforms, info.header.frame_id, base,
+                                                f'{self.path}: camera {name!r}')))
                 break
             else:
                 raise BagError(f'{self.path}: camera {name!r}: {topics.info} is empty')
-        if not models:
-            raise BagError(f'{self.path}: no camera topic; topics: {", ".join(self.topics)}')
         return CameraRig(tuple(models), name=self.path.name)
+
+    def camera_order(self, cameras: Iterable[str] | None = None) -> list[str]:
+        """Return the cameras to use, in the model's order; raise BagError where there is none."""
+        found = self.camera_topics()
+        if not self.end_ns and not any(topic.count for topic in self.topics.values()):
+            raise BagError(f'{self.path}: an empty bag: no messages'
+                           + ''.join(f'; {text}' for text in self.problems))
+        if not found:
+            there = ', '.join(f'{t.name} ({t.type_name})' for t in self.topics.values())
+            raise BagError(f'{self.path}: no camera topic; want sensor_msgs/Image or '
+                           f'CompressedImage, topics: {there or "none"}')
+        order = list(cameras or self.mapping.cameras or self.notes.get('cameras', '').split()
+                     or sorted(found))
+        for name in order:
+            if name not in found:
+                raise BagError(f'{self.path}: no image topic of camera {name!r}; '
+                               f'cameras found: {", ".join(sorted(found))}')
+        return order
 
     def _static_transforms(self) -> dict[str, tuple[str, np.ndarray]]:
         """Return child frame -> (parent frame, 4x4 parent_from_child) of /tf_static."""
@@ -305,23 +248,49 @@ class BagReader:
         Yield (time in ns, value) for images and odometry in the order in which they were recorded.
 
         An image or pose that cannot be used is a value too, as in the node: the frame holds the
-        ImageError, the pose is NaN. Raises BagError, naming topic and time, for broken bytes.
+        ImageError, the pose is NaN. Broken bytes are left out. `faults` counts all of them.
         """
         found = self.camera_topics()
         wanted = {found[name].image: found[name] for name in (cameras or found)}
         odometry = self.odometry_topic()
         topics = [*wanted, *([odometry] if odometry else [])]
-        for topic, time_ns, msg in self.read(topics, start_ns, stop_ns):
+        received = self.mapping.stamps == 'receive'
+        slots: dict[str, int] = {}
+        for topic, kind, time_ns, data in self.raw(topics, start_ns, stop_ns):
             try:
-                yield time_ns, (ego_state_from_odometry(msg) if topic == odometry
-                                else frame_of(wanted[topic], msg))
-            except ValueError as err:
-                stamp = stamp_ns(msg.header)
-                if topic == odometry:
-                    yield time_ns, EgoState(stamp, np.full(3, np.nan), np.nan, np.nan)
-                else:
-                    camera = wanted[topic].camera
-                    yield time_ns, Frame(camera, stamp, ImageError(f'{camera}: {err}'))
+                msg = self.decode(topic, kind, time_ns, data)
+            except BagError:
+                self._fault(topic, f'broken message, not a {kind}', time_ns)
+                continue
+            stamp = time_ns if received else stamp_ns(msg.header)
+            if topic == odometry:
+                yield time_ns, self._ego_state(topic, msg, stamp, time_ns)
+                continue
+            camera = wanted[topic]
+            if camera.max_hz:
+                slot = int(stamp * camera.max_hz // 1_000_000_000)
+                if slots.get(topic) == slot:
+                    continue
+                slots[topic] = slot
+            yield time_ns, self._frame(camera, msg, stamp, time_ns)
+
+    def _frame(self, camera: CameraTopics, msg: Any, stamp: int, time_ns: int) -> Frame:
+        try:
+            return Frame(camera.camera, stamp, frame_of(camera, msg).image)
+        except ValueError as err:
+            self._fault(camera.image, str(err), time_ns)
+            return Frame(camera.camera, stamp, ImageError(f'{camera.camera}: {err}'))
+
+    def _ego_state(self, topic: str, msg: Any, stamp: int, time_ns: int) -> EgoState:
+        try:
+            state = ego_state_from_odometry(msg)
+            return EgoState(stamp, state.odom_from_base, state.speed_mps, state.yaw_rate_rps)
+        except ValueError as err:
+            self._fault(topic, str(err).partition(', got')[0], time_ns)
+            return EgoState(stamp, np.full(3, np.nan), np.nan, np.nan)
+
+    def _fault(self, topic: str, what: str, time_ns: int) -> None:
+        self.faults.setdefault(topic, TopicFaults()).add(what, time_ns)
 
 
 def frame_of(topics: CameraTopics, msg: Any) -> Frame:
