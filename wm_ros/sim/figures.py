@@ -1,13 +1,10 @@
-"""People, two-wheelers, animals and street furniture: thick lines, discs and sprites."""
+"""People, two-wheelers and animals: thick lines, discs and polygons."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from wm_ros.sim.meshes import box_mesh, normals_of
-from wm_ros.sim.roads import BIN, BOLLARD, BUSH, LAMP, POLE, SHELTER, SIGN, SIGNAL, TREE
-from wm_ros.sim.scene import light_on
 from wm_ros.sim.worlds import ANIMAL, MOTORCYCLE
 
 
@@ -174,121 +171,3 @@ def draw_cycle(view, agents, row: int, pose, tag: int, step: int):
                  agents.shade(agents.colours[row][0][::-1]) if helmet else hair)
         pen.disc((shoulder[0] + .12, 0, head - .03), .08, skin if not motor else black)
     return pen.box()
-
-
-def draw_static(view, item, style, sprites, signals) -> None:
-    """Draw one piece of street furniture or vegetation."""
-    (x, y, yaw, length, width, height, kind), seed = item
-    kind = int(kind)
-    foot, z = view.project(np.array([[x, y, 0.], [x, y, height]]))
-    depth = float(z[0])
-    if depth < .4:
-        return
-    scale = view.focal / depth
-    light = style.ambient + .45 * style.sun_strength
-    grey = 50 + seed % 110
-
-    def pole(a, b, thick, rgb):
-        points = np.round(np.clip(np.stack([a, b]), -8000, 8000) * 8).astype(np.int32)
-        cv2.line(view.canvas, points[0].tolist(), points[1].tolist(),
-                 view.colour(np.asarray(rgb) * light, depth), max(1, int(round(thick * scale))),
-                 cv2.LINE_8, 3)
-
-    if kind in (TREE, BUSH):
-        r = height * (.3 + .012 * (seed % 10)) if kind == TREE else .75 * height
-        middle = height - r * .95 if kind == TREE else height * .5
-        if kind == TREE:
-            top = view.project(np.array([[x, y, max(middle, .4 * height)]]))[0][0]
-            pole(foot[0], top, .1 + .025 * height, (78, 62, 48))
-        c = view.project(np.array([[x, y, middle]]))[0][0]
-        _sprite(view, sprites.items[seed % len(sprites.items)], c, r * scale,
-                r * scale * (1.05 if kind == TREE else .75), depth)
-    elif kind == LAMP:
-        pole(foot[0], foot[1], .14, (grey, grey, grey))
-        reach = np.array([-np.sin(yaw), np.cos(yaw)]) * 1.6
-        arm = view.project(np.array([[x + reach[0], y + reach[1], height + .15]]))[0][0]
-        pole(foot[1], arm, .1, (grey, grey, grey))
-        glow = (255, 224, 160) if style.light in ('night', 'dusk') else (150, 150, 146)
-        cv2.circle(view.canvas, np.clip(arm, -8000, 8000).astype(int).tolist(),
-                   max(1, int(.16 * scale)), (*glow, 0), -1)
-    elif kind == POLE:
-        pole(foot[0], foot[1], .13, (grey, grey, grey))
-    elif kind == BOLLARD:
-        rgb = ((60, 60, 62), (150, 60, 40), (190, 190, 186))[seed % 3]
-        pole(foot[0], foot[1], .16, rgb)
-    elif kind == SIGN:
-        pole(foot[0], foot[1], .08, (130, 130, 130))
-        c = np.clip(foot[1], -8000, 8000).astype(int).tolist()
-        r = max(1, int(.36 * scale))
-        red, white, blue = (np.array(v) * light for v in (
-            (196, 24, 28), (236, 236, 232), (24, 74, 160)))
-        canvas = view.canvas
-        if seed % 3 == 0:
-            cv2.circle(canvas, c, r, view.colour(red, depth), -1)
-            cv2.circle(canvas, c, int(.7 * r), view.colour(white, depth), -1)
-        elif seed % 3 == 1:
-            for k, rgb in ((1.0, red), (.62, white)):
-                points = np.array([[c[0], c[1] - r * k], [c[0] - .9 * r * k, c[1] + .6 * r * k],
-                                   [c[0] + .9 * r * k, c[1] + .6 * r * k]]).astype(np.int32)
-                cv2.fillConvexPoly(canvas, points, view.colour(rgb, depth))
-        else:
-            cv2.rectangle(canvas, (c[0] - r, c[1] - r), (c[0] + r, c[1] + r),
-                          view.colour(blue, depth), -1)
-    elif kind == SIGNAL:
-        pole(foot[0], foot[1], .13, (70, 72, 74))
-        h = .45 * scale
-        c = np.clip(foot[1], -8000, 8000)
-        cv2.rectangle(view.canvas, (c - [.17 * scale, h]).astype(int).tolist(),
-                      (c + [.17 * scale, h]).astype(int).tolist(),
-                      view.colour((24, 24, 26), depth), -1)
-        state = _lamp_state(view, x, y, signals)
-        for k, rgb in ((-1, (255, 40, 30)), (0, (255, 190, 30)), (1, (40, 240, 110))):
-            on = state == -k
-            shown = np.array(rgb) if on else np.array(rgb) * .18 * light
-            cv2.circle(view.canvas, (c + [0, k * .58 * h]).astype(int).tolist(),
-                       max(1, int(.12 * scale)), view.colour(shown, depth if not on else 1.), -1)
-    elif kind in (BIN, SHELTER):
-        mesh = box_mesh() * [length, width, height]
-        normals = normals_of(mesh)
-        c, s = np.cos(yaw), np.sin(yaw)
-        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.]])
-        points, normals = mesh @ turn.T + [x, y, 0], normals @ turn.T
-        base = np.array([(60, 84, 62), (70, 70, 74), (120, 100, 40)][seed % 3]) \
-            if kind == BIN else np.array([110., 122., 128.])
-        facing = ((view.position - points[:, 0]) * normals).sum(1) > 0
-        for q in np.flatnonzero(facing):
-            shape = view.clipped(points[q])
-            if shape is not None:
-                view.polygon(shape, view.colour(base * light_on(style, normals[q]), depth))
-
-
-def _lamp_state(view, x, y, signals) -> int:
-    """Return 1 red, 0 amber, -1 green for who looks at a signal from the view's position."""
-    junctions, green = signals
-    k = int(np.argmin([np.hypot(*(j.xy - [x, y])) for j in junctions]))
-    to = np.arctan2(y - view.position[1], x - view.position[0])
-    main = abs(np.cos(to - junctions[k].main_heading)) > abs(
-        np.cos(to - junctions[k].cross_heading))
-    state = int(green[k]) * (1 if main else -1)
-    return -state if state else 0
-
-
-def _sprite(view, levels, centre, rx: float, ry: float, depth: float) -> None:
-    image, mask = levels[1 if 2 * rx < .5 * levels[0][0].shape[1] else 0]
-    x0, y0 = centre[0] - rx, centre[1] - ry
-    low = np.maximum([int(np.floor(x0)), int(np.floor(y0))], 0)
-    high = np.minimum([int(np.ceil(x0 + 2 * rx)), int(np.ceil(y0 + 2 * ry))],
-                      [view.width, view.height])
-    w, h = int(high[0] - low[0]), int(high[1] - low[1])
-    if w < 1 or h < 1:
-        return
-    sx, sy = 2 * rx / image.shape[1], 2 * ry / image.shape[0]
-    move = np.array([[sx, 0, x0 - low[0]], [0, sy, y0 - low[1]]])
-    patch = cv2.warpAffine(image, move, (w, h), flags=cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_REPLICATE)
-    stencil = cv2.warpAffine(mask, move, (w, h), flags=cv2.INTER_LINEAR)
-    stencil = cv2.threshold(stencil, 110, 255, cv2.THRESH_BINARY)[1]
-    haze = view.haze(depth)
-    if haze > .02:
-        patch = cv2.add(cv2.convertScaleAbs(patch, alpha=1 - haze), (*(view.fog * haze), 0.))
-    cv2.copyTo(patch, stencil, view.canvas[low[1]:high[1], low[0]:high[0]])

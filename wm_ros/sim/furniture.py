@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from wm_ros.sim.roads import (
+    BARRIER,
+    BENCH,
     BIN,
     BOLLARD,
     BUILDING,
     BUSH,
+    CABINET,
+    COLUMN,
+    CONE,
     DRIVABLE,
     FENCE,
     HEDGE,
     LAMP,
+    PARASOL,
+    PLANTER,
     POLE,
     RASTER_M,
     SHELTER,
@@ -26,6 +33,16 @@ from wm_ros.sim.roads import (
     fill,
     to_cells,
 )
+
+#: Pieces beside the kerb or the wall: length, width, height in metres, and their shares.
+_SIZES = {
+    POLE: (.14, .14, 4.6), SIGN: (.1, .1, 2.6), BOLLARD: (.16, .16, .9), BIN: (.6, .6, 1.1),
+    BUSH: (1., .8, 1.), SHELTER: (3.5, 1.2, 2.5), CONE: (.35, .35, .7), COLUMN: (1.1, 1.1, 3.2),
+    PARASOL: (2., 2., 2.4), BARRIER: (1.8, .3, 1.), PLANTER: (1.2, .6, 1.1),
+    BENCH: (1.7, .5, .8), CABINET: (1.1, .4, 1.3)}
+_PIECES = list(_SIZES)
+_SHARES = np.array([14, 20, 20, 9, 9, 4, 3, 3, 4, 3, 5, 4, 6]) / 104
+_BY_THE_WALL = (SHELTER, COLUMN, PARASOL, BENCH, BUSH)
 
 
 def classes_at(layout: Layout, points: np.ndarray) -> np.ndarray:
@@ -85,18 +102,19 @@ def furnish(layout: Layout, rng: np.random.Generator) -> None:
                 p, h = place(int(at), road.half_m(side) + 0.5)
                 statics.append((*p, h + (0 if sign < 0 else np.pi), 0.18, 0.18,
                                 rng.uniform(5, 9), LAMP))
-            for _ in range(rng.integers(6, 26)):
+            for _ in range(rng.integers(10, 44)):
                 i = int(rng.uniform(0, n - 1))
-                what = rng.choice([POLE, SIGN, BOLLARD, BIN, BUSH, SHELTER, SIGN, BOLLARD],)
-                p, h = place(i, road.half_m(side) + rng.uniform(0.35, 0.9))
-                size = {POLE: (.12, .12, 4.), SIGN: (.1, .1, 2.6), BOLLARD: (.16, .16, .9),
-                        BIN: (.6, .6, 1.1), BUSH: (1., .8, 1.), SHELTER: (3.5, 1.2, 2.5)}[what]
-                if what == SHELTER:
-                    p, h = place(i, road.half_m(side) + road.pavement_m - 0.7)
-                statics.append((*p, h, *size, what))
-                if what == BOLLARD:
-                    for k in range(1, int(rng.integers(2, 7))):
-                        q, h = place(int(min(i + 2 * k, n - 1)), road.half_m(side) + 0.4)
+                what = rng.choice(_PIECES, p=_SHARES)
+                size = np.array(_SIZES[what]) * [1, 1, rng.uniform(.8, 1.25)]
+                near = road.half_m(side) + rng.uniform(0.35, 0.9)
+                far = road.half_m(side) + road.pavement_m - size[1] / 2 - rng.uniform(0, .3)
+                p, h = place(i, far if what in _BY_THE_WALL else near)
+                statics.append((*p, h if sign < 0 else h + np.pi, *size, what))
+                if what in (BOLLARD, BARRIER, CONE, PARASOL):
+                    gap = size[0] + rng.uniform(.9, 2.6)
+                    for k in range(1, int(rng.integers(2, 8))):
+                        q, h = place(int(min(i + gap * k, n - 1)),
+                                     far if what == PARASOL else road.half_m(side) + 0.4)
                         statics.append((*q, h, *size, what))
     kept = []
     for item in statics:

@@ -17,9 +17,10 @@ from wm_ros.geometry import wrap_angle
 from wm_ros.sim import seeds
 from wm_ros.sim.appearance import panorama, sample_style
 from wm_ros.sim.backdrop import Backdrop
-from wm_ros.sim.figures import draw_cycle, draw_person, draw_static
+from wm_ros.sim.figures import draw_cycle, draw_person
 from wm_ros.sim.ground import Ground
 from wm_ros.sim.panels import Panels
+from wm_ros.sim.pieces import draw_static
 from wm_ros.sim.roads import BUILDING, FENCE, HEDGE, TREE, WALL
 from wm_ros.sim.scene import AgentMeshes, Sprites
 from wm_ros.sim.view import NEAR_M, Camera, View

@@ -13,7 +13,7 @@ import numpy as np
 
 DRIVABLE, WALKWAY, STATIC = 1, 2, 4          # bits of the class raster
 (BUILDING, TREE, POLE, WALL, HEDGE, SIGN, SIGNAL, BOLLARD, SHELTER, BIN, BUSH, LAMP,
- FENCE) = range(13)
+ FENCE, CONE, COLUMN, PARASOL, BARRIER, PLANTER, BENCH, CABINET) = range(20)
 RASTER_M = 0.25                              # cell of the class and height rasters
 PARKING_M = 2.2
 PATH_STEP_M = 1.0
