@@ -13,7 +13,6 @@ from wm_ros.rig import load_rig
 from wm_ros.ros.parameters import Settings
 from wm_ros.runtime.artifact import Artifact, load_artifact
 from wm_ros.runtime.backend import Backend, create_backend
-from wm_ros.runtime.contract import GRAPHS
 from wm_ros.share import share_path
 from wm_ros.types import CameraModel, CameraRig, EgoPlan, EgoState, Forecast, FrameSet
 
@@ -69,12 +68,11 @@ class Engine:
         log(f'loading {path}')
         self.artifact: Artifact = load_artifact(path)
         log(f'artifact {self.artifact.hash[:12]} is whole; compiling for {len(rig)} cameras')
+        began = clock_ns()
         self.backend: Backend = create_backend(
             settings.backend, self.artifact, len(rig), threads=settings.threads, log=log)
         try:
-            began = clock_ns()
-            warm_up(self.backend, self.artifact, len(rig))
-            log(f'warm after {(clock_ns() - began) / 1e6:.0f} ms')
+            log(f'compiled and warm after {(clock_ns() - began) / 1e6:.0f} ms')
             self._predictor = Predictor(self.artifact, self.backend, rig,
                                         predictor_settings(settings), clock_ns=clock_ns)
         except BaseException:
@@ -121,10 +119,3 @@ def same_camera(a: CameraModel, b: CameraModel) -> bool:
     return ((a.width, a.height, tuple(a.distortion)) == (b.width, b.height, tuple(b.distortion))
             and np.array_equal(a.k, b.k)
             and np.array_equal(a.base_from_camera, b.base_from_camera))
-
-
-def warm_up(backend: Backend, artifact: Artifact, cameras: int) -> None:
-    """Run each graph once on zeros: the first run allocates, and may be several times slower."""
-    for graph in GRAPHS:
-        backend.run(graph, {item.name: np.zeros(item.resolve(N=cameras, P=1), item.dtype)
-                            for item in artifact.specs[graph].inputs})

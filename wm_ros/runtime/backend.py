@@ -1,22 +1,23 @@
 """
 What runs the graphs: one small protocol, one heavy library a file, chosen by name.
 
-A backend is loaded once for fixed sizes and then runs without allocating. Its arrays belong to
-it: outputs hold until the next run of the same graph.
+A backend is loaded once for fixed sizes, is warm when `load` returns, and then runs without
+allocating. Its arrays belong to it: outputs hold until the next run of the same graph.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from wm_ros.runtime.artifact import Artifact
-from wm_ros.runtime.contract import GraphSpec
+from wm_ros.runtime.artifact import Artifact, ArtifactError
+from wm_ros.runtime.contract import GRAPHS, GraphSpec
 
 
 class BackendError(RuntimeError):
@@ -29,20 +30,114 @@ class Backend(Protocol):
     Runs the three graphs of an artifact.
 
     `precision` tells after `load` in which precision the heavy operations of each graph really
-    execute, such as 'i8', 'f32' or, mixed, 'i8+f32'.
+    execute, such as 'i8', 'f32' or, mixed, 'i8+f32'; `notes` what else a user should know.
     """
 
     name: str
     precision: dict[str, str]
+    notes: list[str]
 
     def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
-        """Compile the graphs for `sizes` (N cameras, P plans); raise BackendError."""
+        """Compile the graphs for `sizes` (N cameras, P plans) and warm up; raise BackendError."""
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one graph on C-contiguous inputs; outputs hold until its next run."""
 
     def close(self) -> None:
         """Free the graphs; a second call does nothing."""
+
+
+class LoadedGraph(ABC):
+    """
+    One graph that a library has loaded for fixed sizes, with its output arrays.
+
+    `kernels` counts the heavy kernels (products and convolutions) by executed precision.
+    """
+
+    def __init__(self, name: str, spec: GraphSpec, sizes: Mapping[str, int]) -> None:
+        self.name, self.spec, self.sizes = name, spec, dict(sizes)
+        self.outputs = {item.name: np.zeros(item.resolve(**sizes), dtype=item.dtype)
+                        for item in spec.outputs}
+        self.kernels: Mapping[str, int] = {}
+
+    @abstractmethod
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Run on checked inputs, into `outputs`."""
+
+    def zeros(self) -> dict[str, np.ndarray]:
+        """Return inputs of zeros, to warm up with."""
+        return {item.name: np.zeros(item.resolve(**self.sizes), dtype=item.dtype)
+                for item in self.spec.inputs}
+
+    def check_names(self, inputs: list[str], outputs: list[str]) -> None:
+        """Raise BackendError where the file's tensors are not those of the contract."""
+        for kind, found, tensors in (('inputs', inputs, self.spec.inputs),
+                                     ('outputs', outputs, self.spec.outputs)):
+            wanted = [item.name for item in tensors]
+            if sorted(found) != sorted(wanted):
+                raise BackendError(f'{self.name} has {kind} {", ".join(found)}, '
+                                   f'want {", ".join(wanted)}')
+
+
+class GraphBackend(ABC):
+    """
+    What every backend shares: options, loading graph by graph, warm-up, checks, closing.
+
+    A subclass gives `name`, its `OPTIONS` with their defaults, `prepare` and `open`.
+    """
+
+    name: ClassVar[str]
+    OPTIONS: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
+        for key in options:
+            if key not in self.OPTIONS:
+                raise BackendError(f'{self.name}: option {key!r}, want {", ".join(self.OPTIONS)}')
+        self.options = {**self.OPTIONS, **options}
+        self.threads = threads
+        self.precision: dict[str, str] = {}
+        self.kernels: dict[str, dict[str, int]] = {}
+        self.notes: list[str] = []
+        self._graphs: dict[str, LoadedGraph] = {}
+
+    @abstractmethod
+    def prepare(self, artifact: Artifact) -> None:
+        """Check options and artifact before the first graph is opened."""
+
+    @abstractmethod
+    def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
+        """Load one of `GRAPHS` for static sizes."""
+
+    def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
+        """Open the three graphs and run each once; whatever the library raises is BackendError."""
+        self.prepare(artifact)
+        for graph in GRAPHS:
+            where = f'{self.name}: {artifact.path}: {graph}'
+            try:
+                opened = self._graphs[graph] = self.open(graph, artifact, sizes)
+                opened.infer(opened.zeros())    # the first run allocates
+            except ArtifactError:
+                raise
+            except MemoryError as err:
+                raise BackendError(f'{where}: not enough memory') from err
+            except Exception as err:    # the libraries' errors share no base class but Exception
+                raise BackendError(f'{where}: {err}') from err
+            self.kernels[graph] = dict(opened.kernels)
+            self.precision[graph] = summarise(opened.kernels)
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one graph; the outputs are written into arrays that stay the same."""
+        opened = self._graphs.get(graph)
+        if opened is None:
+            raise BackendError(f'{self.name}: {graph} is not loaded; want one of '
+                               f'{", ".join(self._graphs) or "none, the backend is closed"}')
+        check_inputs(graph, opened.spec, inputs, opened.sizes)
+        opened.infer(inputs)
+        return opened.outputs
+
+    def close(self) -> None:
+        """Free the graphs; a second call does nothing."""
+        self._graphs.clear()
 
 
 @dataclass(frozen=True)
@@ -64,56 +159,58 @@ BACKENDS = {
 AUTO_ORDER = ('tensorrt', 'openvino', 'onnxruntime')
 
 
-def resolve(name: str) -> tuple[str, str]:
-    """Return the backend that a name stands for and why ('auto' takes the first one installed)."""
-    if name != 'auto':
-        if name not in BACKENDS:
-            raise BackendError(f'backend {name!r}: want auto or one of {", ".join(BACKENDS)}')
-        return name, 'as asked'
-    absent = []
-    for candidate in AUTO_ORDER:
-        lacking = _lacking(candidate)
-        if not lacking:
-            return candidate, '; '.join(['first of those installed', *absent])
-        absent.append(lacking)
-    raise BackendError(f'backend auto: {"; ".join(absent)}; want one of them')
-
-
-def _lacking(name: str) -> str:
-    """Return what keeps a backend from being used here, empty for nothing."""
-    choice = BACKENDS[name]
-    for module in (choice.module, choice.library):
-        if importlib.util.find_spec(module) is None:
-            return f'{name}: no module {module}'
-    return ''
-
-
 def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, threads: int = 2,
                    options: Mapping[str, Any] | None = None,
                    log: Callable[[str], None] = lambda text: None) -> Backend:
     """
     Return a loaded backend for `cameras` cameras and `plans` ego plans a run.
 
-    `name` is 'auto' or a key of `BACKENDS`; `threads` those of the graphs; `options` is handed to
-    the backend; `log` hears which one was taken, why, and in what precision it runs. Raises
-    BackendError where the library is not installed or the artifact does not load.
+    `name` is a key of `BACKENDS`, or 'auto': the first of `AUTO_ORDER` that is installed and
+    loads. `threads` are those of the graphs (0: the library's choice); `options` is handed to the
+    backend; `log` hears which one was taken, why, and in what precision it runs. Raises
+    BackendError where none is there or loads.
     """
-    chosen, reason = resolve(name)
-    choice = BACKENDS[chosen]
-    lacking = _lacking(chosen)
-    if lacking:
-        raise BackendError(f'backend {lacking}, want it installed')
-    backend = getattr(importlib.import_module(choice.module), choice.cls)(
-        threads=threads, options=dict(options or {}))
-    try:
-        backend.load(artifact, {'N': cameras, 'P': plans})
-    except BaseException:
-        backend.close()
-        raise
-    precision = ', '.join(f'{graph}={value}' for graph, value in backend.precision.items())
-    log(f'backend {backend.name} ({reason}): {cameras} cameras, {plans} plans, '
-        f'{threads} threads, {precision}')
-    return backend
+    if name != 'auto' and name not in BACKENDS:
+        raise BackendError(f'backend {name!r}: want auto or one of {", ".join(BACKENDS)}')
+    refused: list[str] = []
+    for candidate in AUTO_ORDER if name == 'auto' else (name,):
+        lacking = missing(candidate)
+        if lacking:
+            refused.append(f'{candidate}: {lacking}')
+            continue
+        choice = BACKENDS[candidate]
+        backend = getattr(importlib.import_module(choice.module), choice.cls)(
+            threads=threads, options=dict(options or {}))
+        try:
+            backend.load(artifact, {'N': cameras, 'P': plans})
+        except BackendError as err:
+            backend.close()
+            if name != 'auto':
+                raise
+            refused.append(str(err))
+            continue
+        except BaseException:
+            backend.close()
+            raise
+        reason = '; '.join(['the first that loads', *refused]) if name == 'auto' else 'as asked'
+        precision = ', '.join(f'{graph}={value}' for graph, value in backend.precision.items())
+        log(f'backend {backend.name} ({reason}): {cameras} cameras, {plans} plans, '
+            f'{threads} threads, {precision}')
+        for note in backend.notes:
+            log(f'backend {backend.name}: {note}')
+        return backend
+    if name != 'auto':
+        raise BackendError(f'backend {refused[0]}, want it installed')
+    raise BackendError(f'backend auto: {"; ".join(refused)}; want one that is installed and loads')
+
+
+def missing(name: str) -> str:
+    """Return what keeps a backend from being used here, empty for nothing."""
+    choice = BACKENDS[name]
+    for module in (choice.module, choice.library):
+        if importlib.util.find_spec(module) is None:
+            return f'no module {module}'
+    return ''
 
 
 def check_inputs(graph: str, spec: GraphSpec, inputs: Mapping[str, np.ndarray],
@@ -128,15 +225,7 @@ def check_inputs(graph: str, spec: GraphSpec, inputs: Mapping[str, np.ndarray],
             raise ValueError(f'{graph}.{tensor.name}: want a C-contiguous array')
 
 
-def take_options(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `known` defaults overlaid with `options`; raise BackendError for one not known."""
-    for key in options:
-        if key not in known:
-            raise BackendError(f'{name}: option {key!r}, want {", ".join(known)}')
-    return {**known, **options}
-
-
 def summarise(counts: Mapping[str, int]) -> str:
-    """Return 'i8' or, for several, 'i8+f32', most operations first."""
+    """Return 'i8' or, for several, 'i8+f32', most operations first; 'none' for no operation."""
     present = [key for key, count in counts.items() if count]
-    return '+'.join(sorted(present, key=lambda key: (-counts[key], key))) or 'f32'
+    return '+'.join(sorted(present, key=lambda key: (-counts[key], key))) or 'none'

@@ -1,126 +1,161 @@
-"""ONNX Runtime backend: any execution provider, plain CPU by default."""
+"""
+ONNX Runtime backend: any execution provider, plain CPU by default.
+
+On the CPU it runs the artifact's form `ort-u8s8`, whose kernels are int8 there; every other
+provider gets the graphs as exported, symmetric int8.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from wm_ros.runtime.artifact import Artifact
-from wm_ros.runtime.backend import BackendError, check_inputs, summarise, take_options
-from wm_ros.runtime.contract import GRAPHS, GraphSpec
+from wm_ros.runtime.backend import BackendError, GraphBackend, LoadedGraph
+from wm_ros.runtime.derived import check_form, find_form, form_of
 
+CPU = 'CPUExecutionProvider'
+U8S8 = 'ort-u8s8'
+_SUFFIX = 'ExecutionProvider'
 _INT8_OPS = ('QLinearConv', 'QLinearMatMul', 'QGemm', 'MatMulInteger', 'ConvInteger',
              'MatMulIntegerToFloat', 'DynamicQuantizeMatMul', 'QAttention')
 _FLOAT_OPS = ('Conv', 'FusedConv', 'NhwcFusedConv', 'MatMul', 'FusedMatMul', 'Gemm', 'FusedGemm',
               'Attention', 'MultiHeadAttention', 'ConvTranspose')
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(GraphBackend):
     """
     Runs each graph as one session with bound buffers.
 
-    Options: `providers`, a list of execution provider names, tried in order
-    (['CPUExecutionProvider']).
+    Options: `providers`, names of execution providers in the order of preference, in full or as
+    in 'cpu', 'cuda', 'qnn', 'tensorrt' (['cpu']); `provider_options`, a dictionary of options for
+    each of them by the same name.
     """
 
     name = 'onnxruntime'
+    OPTIONS = {'providers': ('cpu',), 'provider_options': {}}
 
-    def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
-        self._options = take_options(self.name, options, {'providers': ['CPUExecutionProvider']})
-        self._threads = threads
-        self.precision: dict[str, str] = {}
-        self._graphs: dict[str, _Graph] = {}
+    def prepare(self, artifact: Artifact) -> None:
+        """Find the providers and the form of the graphs that the first of them wants."""
+        wanted = self.options['providers']
+        names = [_full_name(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+        settings = {_full_name(name): dict(value)
+                    for name, value in self.options['provider_options'].items()}
+        available = ort.get_available_providers()
+        for name in (*names, *settings):
+            if name not in available:
+                raise BackendError(f'onnxruntime: no provider {name}, want some of '
+                                   f'{", ".join(available)}')
+        if not names or set(settings) - set(names):
+            raise BackendError(f'onnxruntime: options for {", ".join(settings) or "nothing"}, '
+                               f'want some of the providers {", ".join(names) or "(none)"}')
+        self.providers = [(name, settings.get(name, {})) for name in names]
+        self._form = artifact
+        self._derive = False
+        if names[0] != CPU:
+            check_form(artifact, f'onnxruntime with {names[0]}', '')
+            return
+        check_form(artifact, 'onnxruntime', '', U8S8)
+        stored = find_form(artifact, U8S8)
+        if stored is not None:
+            self._form = stored
+        elif importlib.util.find_spec('onnx') is not None:
+            self._derive = True     # takes a fifth of a second, and is the same every time
+        else:
+            self.notes.append(
+                f'most of the graphs will run in float: {artifact.path} has no form {U8S8} beside '
+                f'it, and onnx, which makes it, is not installed; wm_ros derive {artifact.path} '
+                f'--form {U8S8}')
 
-    def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
-        """Create the three sessions for static sizes and run each once to see its kernels."""
-        providers = list(self._options['providers'])
-        absent = [name for name in providers if name not in ort.get_available_providers()]
-        if absent:
-            raise BackendError(f'onnxruntime: no provider {", ".join(absent)}, want some of '
-                               f'{", ".join(ort.get_available_providers())}')
-        for graph in GRAPHS:
-            try:
-                self._graphs[graph] = _Graph(graph, artifact, sizes, self._threads, providers)
-            except BackendError:
-                raise
-            except Exception as err:  # its errors share no base class but Exception
-                raise BackendError(f'onnxruntime: {artifact.path}: {graph}: {err}') from err
-            self.precision[graph] = self._graphs[graph].precision
+    def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
+        """Create the session of one graph and run it once to see its kernels."""
+        data = self._form.graph(graph)
+        if self._derive:
+            import onnx
 
-    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one graph; the outputs are written into arrays that stay the same."""
-        return self._graphs[graph].run(inputs)
-
-    def close(self) -> None:
-        """Free the sessions."""
-        self._graphs.clear()
+            from wm_ros.export.derive_ort import derive_graph
+            data = derive_graph(graph, onnx.load_from_string(data), {}).SerializeToString()
+        u8s8 = self._derive or form_of(self._form) == U8S8
+        return _Graph(graph, data, artifact, sizes, self.threads, self.providers, u8s8)
 
 
-class _Graph:
-    """One session with its binding and output arrays."""
+class _Graph(LoadedGraph):
+    """One session with its binding."""
 
-    def __init__(self, graph: str, artifact: Artifact, sizes: Mapping[str, int], threads: int,
-                 providers: list[str]) -> None:
-        self._name, self._sizes = graph, dict(sizes)
-        self._spec: GraphSpec = artifact.specs[graph]
+    def __init__(self, graph: str, data: bytes, artifact: Artifact, sizes: Mapping[str, int],
+                 threads: int, providers: list[tuple[str, dict]], u8s8: bool) -> None:
+        super().__init__(graph, artifact.specs[graph], sizes)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Three sessions that spin take each other's cores: 176 ms instead of 48 for one frame.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        # Without VNNI, sums of two uint8 x int8 products overflow 16 bits; this takes others.
+        options.add_session_config_entry('session.x64quantprecision', '1')
         for letter, size in sizes.items():
             options.add_free_dimension_override_by_name(letter, size)
         options.log_severity_level = 3
+        # A product with its bias as one Gemm would leave int8: there is no such int8 kernel.
+        disabled = ['MatMulAddFusion'] if u8s8 else []
         with tempfile.TemporaryDirectory(prefix='wm_ros_') as folder:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / graph)
-            self._session = ort.InferenceSession(artifact.graph(graph), options,
-                                                 providers=providers)
-            self._check_names()
+            self._session = ort.InferenceSession(data, options, providers=providers,
+                                                 disabled_optimizers=disabled)
+            if self._session.get_providers()[0] != providers[0][0]:
+                raise BackendError(f'provider {providers[0][0]} does not start here, '
+                                   f'{", ".join(self._session.get_providers())} would')
+            self.check_names([item.name for item in self._session.get_inputs()],
+                             [item.name for item in self._session.get_outputs()])
             self._binding = self._session.io_binding()
-            self._outputs = {item.name: np.zeros(item.resolve(**sizes), dtype=item.dtype)
-                             for item in self._spec.outputs}
-            for name, array in self._outputs.items():
+            for name, array in self.outputs.items():
                 self._binding.bind_output(name, 'cpu', 0, array.dtype, array.shape,
                                           array.ctypes.data)
-            self._inputs: dict[str, np.ndarray] = {}
-            self.run({item.name: np.zeros(item.resolve(**sizes), dtype=item.dtype)
-                      for item in self._spec.inputs})
-            self.precision = _executed_precision(Path(self._session.end_profiling()))
+            self._bound: dict[str, np.ndarray] = {}
+            self.infer(self.zeros())
+            self.kernels = executed_kernels(Path(self._session.end_profiling()))
 
-    def _check_names(self) -> None:
-        for kind, found, wanted in (('input', self._session.get_inputs(), self._spec.inputs),
-                                    ('output', self._session.get_outputs(), self._spec.outputs)):
-            names, want = [item.name for item in found], [item.name for item in wanted]
-            if sorted(names) != sorted(want):
-                raise BackendError(f'onnxruntime: {self._name} has {kind}s {", ".join(names)}, '
-                                   f'want {", ".join(want)}')
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        check_inputs(self._name, self._spec, inputs, self._sizes)
-        for item in self._spec.inputs:
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        for item in self.spec.inputs:
             array = inputs[item.name]
-            self._binding.bind_input(item.name, 'cpu', 0, array.dtype, array.shape,
-                                     array.ctypes.data)
-            self._inputs[item.name] = array  # keeps the memory alive as long as it is bound
+            known = self._bound.get(item.name)
+            if known is None or known.ctypes.data != array.ctypes.data:
+                self._binding.bind_input(item.name, 'cpu', 0, array.dtype, array.shape,
+                                         array.ctypes.data)
+            self._bound[item.name] = array  # keeps the memory alive as long as it is bound
         self._session.run_with_iobinding(self._binding)
-        return self._outputs
 
 
-def _executed_precision(profile: Path) -> str:
-    """Return the precisions of the heavy kernels in a profile of one run."""
+def executed_kernels(profile: Path) -> Counter[str]:
+    """
+    Count the heavy kernels of a profiled run by precision.
+
+    A provider that compiles whole pieces of a graph (QNN, TensorRT, OpenVINO) does not say in what
+    precision; such a piece counts under the provider's own name.
+    """
     counts: Counter[str] = Counter()
     for event in json.loads(profile.read_text()):
-        operation = event.get('args', {}).get('op_name', '')
-        if event.get('cat') == 'Node' and operation in _INT8_OPS:
+        told = event.get('args', {})
+        operation, provider = told.get('op_name', ''), told.get('provider', '')
+        if event.get('cat') != 'Node' or not event.get('name', '').endswith('_kernel_time'):
+            continue
+        if operation in _INT8_OPS:
             counts['i8'] += 1
-        elif event.get('cat') == 'Node' and operation in _FLOAT_OPS:
+        elif operation in _FLOAT_OPS:
             counts['f32'] += 1
-    return summarise(counts)
+        elif operation.startswith(provider.removesuffix(_SUFFIX)) and provider not in ('', CPU):
+            counts[provider.removesuffix(_SUFFIX).lower()] += 1
+    return counts
+
+
+def _full_name(name: str) -> str:
+    """Return 'CUDAExecutionProvider' for 'cuda'; a full name stays."""
+    by_short = {full.removesuffix(_SUFFIX).lower(): full for full in ort.get_all_providers()}
+    return by_short.get(name.lower(), name)

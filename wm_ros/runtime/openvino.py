@@ -10,15 +10,15 @@ import numpy as np
 import openvino as ov
 
 from wm_ros.runtime.artifact import Artifact
-from wm_ros.runtime.backend import BackendError, check_inputs, summarise, take_options
-from wm_ros.runtime.contract import GRAPHS, GraphSpec
+from wm_ros.runtime.backend import BackendError, GraphBackend, LoadedGraph
+from wm_ros.runtime.derived import check_form
 
 #: Layer types, as the CPU plugin names them, whose precision says how a graph executes.
 _HEAVY = ('Convolution', 'FullyConnected', 'MatMul', 'Deconvolution', 'ScaledDotProductAttention')
 _ALIASES = {'i8': 'i8', 'u8': 'i8', 'f32': 'f32', 'f16': 'f16', 'bf16': 'bf16'}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(GraphBackend):
     """
     Runs each graph as one compiled model with its own buffers.
 
@@ -28,95 +28,63 @@ class OpenVinoBackend:
     """
 
     name = 'openvino'
+    OPTIONS = {'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'f32',
+               'rollout_precision': 'f32'}
 
-    def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
-        self._options = take_options(self.name, options, {
-            'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'f32',
-            'rollout_precision': 'f32'})
-        self._threads = threads
-        self.precision: dict[str, str] = {}
-        self._graphs: dict[str, _Graph] = {}
+    def prepare(self, artifact: Artifact) -> None:
+        """Start the library; it runs the artifact as exported."""
+        check_form(artifact, self.name, '')
+        self._core = ov.Core()
 
-    def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
-        """Compile the three graphs for static sizes."""
-        core = ov.Core()
-        for graph in GRAPHS:
-            config = {'INFERENCE_PRECISION_HINT': self._options[f'{graph}_precision'],
-                      'INFERENCE_NUM_THREADS': self._threads, 'NUM_STREAMS': '1',
-                      'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
-            try:
-                self._graphs[graph] = _Graph(core, graph, artifact, sizes,
-                                             self._options['device'], config)
-            except RuntimeError as err:
-                raise BackendError(f'openvino: {artifact.path}: {graph}: {err}') from err
-            self.precision[graph] = self._graphs[graph].precision
-
-    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one graph; the outputs are written into arrays that stay the same."""
-        return self._graphs[graph].run(inputs)
-
-    def close(self) -> None:
-        """Free the compiled graphs."""
-        self._graphs.clear()
+    def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
+        """Compile one graph for static sizes."""
+        config = {'INFERENCE_PRECISION_HINT': self.options[f'{graph}_precision'],
+                  'INFERENCE_NUM_THREADS': self.threads, 'NUM_STREAMS': '1',
+                  'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
+        return _Graph(self._core, graph, artifact, sizes, self.options['device'], config)
 
 
-class _Graph:
-    """One compiled graph with its request and output arrays."""
+class _Graph(LoadedGraph):
+    """One compiled graph with its request."""
 
     def __init__(self, core: ov.Core, graph: str, artifact: Artifact, sizes: Mapping[str, int],
                  device: str, config: dict[str, Any]) -> None:
-        self._name, self._sizes = graph, dict(sizes)
-        self._spec: GraphSpec = artifact.specs[graph]
+        super().__init__(graph, artifact.specs[graph], sizes)
         model = core.read_model(artifact.graph(graph))
-        _check_names(graph, [port.get_any_name() for port in model.inputs],
-                     [item.name for item in self._spec.inputs])
-        _check_names(graph, [port.get_any_name() for port in model.outputs],
-                     [item.name for item in self._spec.outputs])
+        self.check_names([port.get_any_name() for port in model.inputs],
+                         [port.get_any_name() for port in model.outputs])
         model.reshape({item.name: ov.PartialShape(list(item.resolve(**sizes)))
-                       for item in self._spec.inputs})
+                       for item in self.spec.inputs})
         compiled = core.compile_model(model, device, config)
-        self.precision = _executed_precision(compiled)
+        self.kernels = executed_kernels(compiled)
         self._request = compiled.create_infer_request()
-        self._outputs: dict[str, np.ndarray] = {}
-        for item in self._spec.outputs:
-            shape = tuple(compiled.output(item.name).shape)
-            if shape != item.resolve(**sizes):
-                raise BackendError(f'openvino: {graph}.{item.name}: {shape}, '
-                                   f'want {item.resolve(**sizes)}')
-            self._outputs[item.name] = np.zeros(shape, dtype=item.dtype)
-            self._request.set_tensor(
-                item.name, ov.Tensor(self._outputs[item.name], shared_memory=True))
-        self._inputs: dict[str, np.ndarray] = {}
+        for name, array in self.outputs.items():
+            shape = tuple(compiled.output(name).shape)
+            if shape != array.shape:
+                raise BackendError(f'{name}: {shape}, want {array.shape}')
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        self._bound: dict[str, np.ndarray] = {}
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        check_inputs(self._name, self._spec, inputs, self._sizes)
-        for item in self._spec.inputs:
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        for item in self.spec.inputs:
             array = inputs[item.name]
-            known = self._inputs.get(item.name)
+            known = self._bound.get(item.name)
             # Binding costs more than comparing; the predictor hands in the same arrays again.
             if known is None or known.ctypes.data != array.ctypes.data:
                 self._request.set_tensor(item.name, ov.Tensor(array, shared_memory=True))
-            self._inputs[item.name] = array  # keeps the memory alive as long as it is bound
+            self._bound[item.name] = array  # keeps the memory alive as long as it is bound
         self._request.infer()
-        return self._outputs
 
 
-def _check_names(graph: str, found: list[str], wanted: list[str]) -> None:
-    if sorted(found) != sorted(wanted):
-        raise BackendError(f'openvino: {graph} has {", ".join(found)}, want {", ".join(wanted)}')
-
-
-def _executed_precision(compiled: ov.CompiledModel) -> str:
-    """Return the precisions of the heavy layers as the plugin runs them."""
+def executed_kernels(compiled: ov.CompiledModel) -> Counter[str]:
+    """Count the heavy layers by the precision in which the plugin runs them."""
     counts: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
         if str(_info(info, 'layerType')) in _HEAVY:
             found = str(_info(info, 'runtimePrecision')).lower()
             counts[_ALIASES.get(found, found)] += 1
-    if not counts:
-        return str(compiled.get_property('INFERENCE_PRECISION_HINT').get_type_name())
-    return summarise(counts)
+    return counts
 
 
 def _info(info: Any, key: str) -> Any:
