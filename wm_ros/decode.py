@@ -31,6 +31,8 @@ MAX_CORRELATION = 0.98
 DUPLICATE_M = 1.0
 DUPLICATE_ON_FOOT_M = 0.5
 DUPLICATE_INSIDE = 0.8
+#: From here on motion tells which end of a road user is its front.
+MOVING_MPS = 0.5
 _ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
 UNOBSERVED = 255
 
@@ -112,7 +114,10 @@ def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
     _bounded('agent centre', box[:, :2], MAX_CENTRE_M, 'm')
     _bounded('agent velocity', box[:, 7:9], MAX_SPEED_MPS, 'm/s')
     _bounded('waypoint', waypoints, MAX_WAYPOINT_M, 'm')
-    heading = np.arctan2(box[:, 2], box[:, 3])
+    # Front and back look much alike; where it clearly moves, the motion tells them apart.
+    backward = box[:, 3] * box[:, 7] + box[:, 2] * box[:, 8] < -MOVING_MPS
+    heading = np.arctan2(np.where(backward, -box[:, 2], box[:, 2]),
+                         np.where(backward, -box[:, 3], box[:, 3]))
     size = np.exp(np.clip(box[:, 4:7], np.log(MIN_SIZE_M), np.log(MAX_SIZE_M)))
     return AgentTable(
         score[keep], classes, np.column_stack([box[:, :2], heading]),

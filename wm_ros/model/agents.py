@@ -17,6 +17,8 @@ from wm_ros.types import (
     TIME_STEP_S,
 )
 
+#: From here on motion tells which end of a road user is its front.
+MOVING_MPS = 0.5
 #: Cells of the centre grid a cell of the feature grid, along a side.
 SUB_CELLS = CENTRE_GRID.rows // FEATURE_GRID.rows
 
@@ -139,7 +141,9 @@ class AgentDecoder(nn.Module):
         path = modes[..., 1:].unflatten(-1, (HORIZON_STEPS, 5))
         # Offsets are learnt along and across the heading, on top of constant velocity, and grow
         # with time: a turn then looks alike wherever the agent points.
-        sin, cos = heading[..., None, None, 0].detach(), heading[..., None, None, 1].detach()
+        # Front and back are easily confused, forward and backward hardly: motion decides.
+        sin, cos = (heading.detach() * facing(heading, velocity)[..., None]).unbind(-1)
+        sin, cos = sin[..., None, None], cos[..., None, None]
         along, across = path[..., 0] * self.time_s * 2.0, path[..., 1] * self.time_s * 2.0
         offset = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
         straight = position[:, :, None, None] + velocity[:, :, None, None] * self.time_s[:, None]
@@ -149,6 +153,12 @@ class AgentDecoder(nn.Module):
                 'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
                 'agent_log_sigma': log_sigma.clamp(-5.0, 3.0), 'mode_logits': logits,
                 'trajectories': straight + offset, 'trajectory_spread': spread}
+
+
+def facing(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+    """Return 1, or -1 where a heading (..., 2; sin, cos) points against a clear motion."""
+    along = (heading[..., 1] * velocity[..., 0] + heading[..., 0] * velocity[..., 1]).detach()
+    return torch.where(along < -MOVING_MPS, -torch.ones_like(along), torch.ones_like(along))
 
 
 def gather_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

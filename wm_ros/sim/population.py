@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wm_ros.sim.roads import Layout
+from wm_ros.sim.roads import SHELTER, Layout
 from wm_ros.sim.worlds import (
     ANIMAL,
     AXLE_SHARE,
@@ -21,7 +21,7 @@ from wm_ros.sim.worlds import (
 
 #: Shares of standing groups of one, two, three. With their spacing below, about as many people
 #: stand within 1.25 m, 2 m and 3 m of another as in street recordings of large cities.
-GROUPS = (0.55, 0.3, 0.15)
+GROUPS = (0.4, 0.35, 0.25)
 
 
 class Vehicles:
@@ -49,6 +49,10 @@ class Vehicles:
         self.path = self.path.astype(int)
         self.kind = self.kind.astype(int)
         self.size = np.array(self.sizes)
+
+
+#: Where the others of a group walk, metres beside the first.
+_COMPANY = np.array([[.55, .5], [-.6, .45], [.05, 1.1], [1.1, .1]])
 
 
 def _vehicle_kind(rng) -> int:
@@ -251,13 +255,24 @@ class Population:
                 way[k + 1] = way[k] + 2 * (c - way[k])
                 way[k + 2:] = way[k + 1] + (way[k + 2:] - way[k])
             add(way, wait, speed, kind, 0.3)
-            if rng.random() < 0.2:                 # company
-                add(way + rng.normal(0, 0.1, 2) + [0.55, 0.5], wait, speed)
+            if rng.random() < 0.22:                # company
+                for beside in _COMPANY[:rng.choice([1, 1, 1, 2, 4])]:
+                    add(way + rng.normal(0, 0.1, 2) + beside, wait,
+                        speed * rng.uniform(.97, 1.03))
             if rng.random() < 0.04:                # a dog
                 add(way + [0.6, -0.5], wait, speed, ANIMAL)
+        stops = layout.statics[layout.statics[:, 6] == SHELTER]
+        stops = [s for s in stops if np.min(((route - s[:2])**2).sum(-1)) < 45**2]
         for _ in range(rng.integers(*world.standing, endpoint=True)):
+            if stops and rng.random() < .25:       # people wait for a bus
+                x, y, yaw, length, width = stops[rng.integers(len(stops))][:5]
+                along = np.array([np.cos(yaw), np.sin(yaw)])
+                front = np.array([x, y]) - np.array([-along[1], along[0]]) * (width / 2 + .4)
+                for k in range(rng.integers(1, 6)):
+                    add([front + along * (k - 2) * length / 4 + rng.normal(0, .12, 2)], [1e9], 1.0)
+                continue
             line, i = near()
-            turn, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.3)
+            turn, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1)
             for k in range(rng.choice(3, p=GROUPS) + 1):
                 angle = turn + 2.1 * k + rng.normal(0, .2)
                 add([line[i] + apart * np.array([np.cos(angle), np.sin(angle)])], [1e9], 1.0)
