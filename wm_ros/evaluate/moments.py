@@ -1,0 +1,103 @@
+"""Moments at which what was seen was not what had been forecast: how surprising, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wm_ros.evaluate.self_scores import Event, Held
+
+#: Events that a moment names.
+MOST_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class Moment:
+    """
+    One stamp, and what the forecasts made 1, 2 and 3 s before it had said of it.
+
+    Nats are means over those forecasts; `by_horizon` holds each one's sum of both. `events` are
+    the strongest, one a road user, with the horizon of the forecast that it surprised.
+    """
+
+    stamp_ns: int
+    agents: float
+    occupancy: float
+    by_horizon: dict[int, float]
+    events: tuple[tuple[int, Event], ...]
+
+    @property
+    def surprise(self) -> float:
+        """Nats of agents and occupancy together."""
+        return self.agents + self.occupancy
+
+    def reasons(self) -> list[str]:
+        """Return what happened, a line a road user, most surprising first."""
+        lines = [sentence(event, horizon) for horizon, event in self.events]
+        if self.occupancy > self.agents:
+            lines.insert(0, f'ground was occupied or free against the forecast: '
+                            f'{self.occupancy:.1f} nats a vehicle')
+        return lines or ['no road user stands out; many small deviations']
+
+    def json(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {
+            'stamp_ns': self.stamp_ns, 'surprise_nats': round(self.surprise, 3),
+            'agents_nats': round(self.agents, 3), 'occupancy_nats': round(self.occupancy, 3),
+            'by_horizon_nats': {str(h): round(v, 3) for h, v in self.by_horizon.items()},
+            'reasons': self.reasons(),
+            'events': [{'horizon_s': horizon, **vars(event)} for horizon, event in self.events]}
+
+
+def sentence(event: Event, horizon_s: int) -> str:
+    """Return an event as a line of English."""
+    if event.kind == 'moved':
+        off = np.hypot(event.seen_m[0] - event.expected_m[0],
+                       event.seen_m[1] - event.expected_m[1])
+        text = f'{event.label} {off:.1f} m from where it was likeliest'
+    elif event.kind == 'appeared':
+        text = f'{event.label} that nobody expected'
+    else:
+        text = f'{event.label} that was expected is not there'
+    x, y = event.seen_m or event.expected_m
+    place = (f'{abs(x):.0f} m {"ahead" if x >= 0 else "behind"}, '
+             f'{abs(y):.0f} m {"left" if y >= 0 else "right"}')
+    return f'{text} ({place}; forecast {horizon_s} s before): {event.nats:.1f} nats'
+
+
+def moment_of(held: Iterable[Held]) -> Moment | None:
+    """Return the moment that forecasts were held against, None where there was none."""
+    held = list(held)
+    if not held:
+        return None
+    found = sorted(((one.horizon_s, event) for one in held for event in one.events),
+                   key=lambda pair: -pair[1].nats)
+    events, known = [], set()
+    for horizon, event in found:
+        if event.track_id not in known:
+            known.add(event.track_id)
+            events.append((horizon, event))
+    return Moment(
+        held[0].seen_ns, float(np.mean([one.agent_surprise for one in held])),
+        float(np.mean([one.occupancy_surprise for one in held])),
+        {one.horizon_s: one.surprise for one in held}, tuple(events[:MOST_EVENTS]))
+
+
+def worst(moments: Iterable[Moment], count: int, apart_ns: int) -> list[Moment]:
+    """
+    Return the most surprising moments, each at least `apart_ns` from those before it.
+
+    Those that fewer forecasts were held against, after a start or a gap, come last: their means
+    are of less, and a model that has just started is easily surprised.
+    """
+    chosen: list[Moment] = []
+    for moment in sorted(moments, key=lambda moment: (
+            -len(moment.by_horizon), -moment.surprise, moment.stamp_ns)):
+        if len(chosen) == count:
+            break
+        if all(abs(moment.stamp_ns - other.stamp_ns) >= apart_ns for other in chosen):
+            chosen.append(moment)
+    return chosen
