@@ -29,6 +29,7 @@ class ModelConfig:
     decoder_channels: int = 32      # of a step's 1.25 m map
     agent_dim: int = 128
     agent_layers: int = 2
+    teacher: bool = False           # dense attention over all frames' tokens, no bottleneck
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -50,9 +51,20 @@ PRESETS = {
     # For an accelerator: the sizes that DESIGN's budget allows on two CPU cores in INT8.
     'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8,
                         agent_dim=192),
-    # For tests: runs in a moment, learns nothing.
+    # What students are distilled from: a larger encoder, and `teacher-small` on two CPU cores.
+    'teacher': ModelConfig(encoder_channels=(48, 96, 192, 384), encoder_blocks=(1, 3, 6, 6),
+                           lift_channels=96, skip_channels=96, memory_channels=48, bev_blocks=5,
+                           latent_dim=192, dim=320, layers=8, heads=10, decoder_channels=48,
+                           agent_dim=256, agent_layers=3, teacher=True),
+    'teacher-small': ModelConfig(encoder_blocks=(1, 2, 6, 6), lift_channels=64, bev_blocks=4,
+                                 latent_dim=128, dim=192, layers=4, teacher=True),
+    # For tests: run in a moment, learn nothing.
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,
                         latent_dim=32, dim=32, layers=1, heads=2, decoder_channels=8,
                         agent_dim=32, agent_layers=1),
+    'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 1, 1, 1),
+                                lift_channels=8, skip_channels=16, memory_channels=12,
+                                bev_blocks=1, latent_dim=32, dim=48, layers=1, heads=2,
+                                decoder_channels=8, agent_dim=32, agent_layers=1, teacher=True),
 }

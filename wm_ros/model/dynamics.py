@@ -139,15 +139,21 @@ class Dynamics(nn.Module):
         `motion` (B, 2) is speed and yaw rate, `known` (B, 1) the odometry mask. Returns the
         states of now and of every 0.5 s, (B, 7, 256, dim).
         """
-        a = self.anchor_tokens.shape[0]
         offsets, steps = self.ego(plans, motion, known)
-        anchors = self.anchor_tokens.expand(latent.shape[0], -1, -1)
-        anchors = torch.cat([anchors[:, :self.EGO_SLOTS] + offsets.to(anchors.dtype),
-                             anchors[:, self.EGO_SLOTS:]], 1)
+        anchors = self.anchors(offsets)
         x = torch.cat([anchors, self.enter(latent) + self.place], 1)
         for layer in self.layers:
             x = layer(x)
-        state = self.norm(x[:, a:])                          # (B, 256, dim)
+        return self.roll(self.norm(x[:, anchors.shape[1]:]), steps)
+
+    def anchors(self, offsets: torch.Tensor) -> torch.Tensor:
+        """Return the anchor tokens (B, anchors, dim), the first of which know the ego plan."""
+        anchors = self.anchor_tokens.expand(offsets.shape[0], -1, -1)
+        return torch.cat([anchors[:, :self.EGO_SLOTS] + offsets.to(anchors.dtype),
+                          anchors[:, self.EGO_SLOTS:]], 1)
+
+    def roll(self, state: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """Return the state of now and those after each step of the plan: (B, 7, 256, dim)."""
         states = [state]
         for step in range(HORIZON_STEPS):
             state = self.advance(state, steps[:, step])

@@ -16,6 +16,7 @@ from torch import nn
 
 from wm_ros.model.config import ModelConfig
 from wm_ros.model.quant import fold_batch_norms
+from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 
 Step = Callable[[int], dict[str, torch.Tensor]]
@@ -163,7 +164,7 @@ def load_model(path: Path) -> WorldModel:
     if 'config' not in notes:
         raise ValueError(f'{path}: want a checkpoint with a model config, got notes '
                          f'{sorted(notes)}')
-    model = WorldModel(ModelConfig.from_dict(json.loads(notes['config'])))
+    model = build_model(ModelConfig.from_dict(json.loads(notes['config'])))
     weights = load_file(path)
     if not any(name.endswith('.running_mean') for name in weights):
         fold_batch_norms(model)     # a quantised checkpoint: its norms were folded before

@@ -19,6 +19,7 @@ from wm_ros.model.agents import peaks
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.model.config import ModelConfig
 from wm_ros.model.decoder import to_output_grid
+from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train import losses, targets
 from wm_ros.train.store import ClipStore
@@ -57,7 +58,7 @@ class FrameTrainer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.model = WorldModel(config)
+        self.model = build_model(config)
         # The cached map must say by itself what is where: it is all that time will see.
         self.memory_head = nn.Conv2d(config.memory_channels, 4 + 4, 1)
         self.occupancy_head = nn.Conv2d(self.model.decoder.now_channels, 4, 1)
