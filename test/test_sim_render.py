@@ -49,7 +49,9 @@ def overlaps(renderer, cameras, frames):
                         or high[1] > camera.height - 3:
                     continue
                 v, u = np.nonzero(tags == a + 1)
-                if not len(u):
+                # Its silhouette is that of its best camera: another may see it behind a pole.
+                seen_by = sum(np.any(other == a + 1) for other in rendered.ids.values())
+                if not len(u) or seen_by > 1:
                     continue
                 drawn_low, drawn_high = np.array([u.min(), v.min()]), np.array([u.max(), v.max()])
                 inner = np.prod(np.maximum(np.minimum(high, drawn_high + .5)

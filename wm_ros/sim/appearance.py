@@ -34,6 +34,7 @@ class Style:
     blur: float
     vignette: float
     wobble: float                  # scale of the body's pitch and roll, radians
+    lamplight: float = 0.0         # what street lamps add to the ground below, by night
     saturation: float = 1.0
     exposure_s: float = 0.0        # shutter, for motion blur
     auto_exposure: float = 0.0     # share of the way to an even brightness, in log
@@ -91,7 +92,8 @@ def sample_style(rng: np.random.Generator) -> Style:
     rain = rng.uniform(.3, 1.6) if light == 'rain' else 0.0
     dirt = rng.random() < .08
     return replace(
-        look, saturation=rng.uniform(.5, 1.1),
+        look, lamplight=rng.uniform(.3, 2.5) if light == 'night' else 0.0,
+        saturation=rng.uniform(.5, 1.1),
         exposure_s=rng.uniform(.004, .022) if dark else rng.uniform(.0, .009),
         auto_exposure=rng.uniform(0, .25 if light == 'night' else .6),
         hunting=max(0.0, rng.uniform(-.05, .08)),

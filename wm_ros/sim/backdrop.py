@@ -66,12 +66,12 @@ class Backdrop:
                 cv2.warpPerspective(image, hom, (w, high - low), canvas[low:high],
                                            cv2.INTER_LINEAR, cv2.BORDER_CONSTANT,
                                            self._ground.border)
-                self._ground_light(canvas[low:high], low, at, item, height)
+                self._ground_light(view, canvas[low:high], low, at, item, height)
                 continue
             band = cv2.warpPerspective(image, hom, (w, high - low), flags=cv2.INTER_LINEAR,
                                        borderMode=cv2.BORDER_CONSTANT,
                                        borderValue=self._ground.border)
-            self._ground_light(band, low, at, item, height)
+            self._ground_light(view, band, low, at, item, height)
             mask = np.zeros((high - low, w), np.uint8)
             points = np.array([[0, at[0] - low + .5], [w - 1, at[1] - low + .5],
                                [w - 1, 4 * h], [0, 4 * h]])
@@ -83,14 +83,14 @@ class Backdrop:
         forward = item.camera.base_from_camera[:3, 2]
         return item.k[1, 2] + item.k[1, 1] * forward[2] / max(np.hypot(*forward[:2]), 1e-3)
 
-    def _ground_light(self, band, low, at, item, height) -> None:
+    def _ground_light(self, view, band, low, at, item, height) -> None:
         """Haze by distance, and the ego's headlights at night, row by row."""
         rows = np.arange(low, low + len(band)) + .5 - np.mean(at)
         distance = np.minimum(item.k[1, 1] * height / np.maximum(rows, .3), 400.0)
         haze = 1 - np.exp(-self.style.fog_per_m * distance)
         gain = np.ones(len(band))
-        if self.style.light == 'night' and item.camera.base_from_camera[0, 2] > .5:
-            gain = 1 + 2.2 * np.exp(-((distance - 9) / 11)**2)
+        if view.beam:
+            gain = view.headlights(distance)
         far = haze > .012
         if gain.max() > 1.02:
             band[:] = np.clip(band * gain[:, None, None], 0, 255).astype(np.uint8)

@@ -33,6 +33,8 @@ class Ground:
             light = style.ambient * 1.6
         table = np.clip(np.arange(256)[:, None] * light * (1 - .3 * style.wet), 0, 255)
         image = cv2.LUT(self._image, table.astype(np.uint8)[None])
+        if style.lamplight:
+            image = np.clip(image * self._lamplight(layout), 0, 255).astype(np.uint8)
         self.border = (*(float(c) for c in np.clip(style.terrain * light, 0, 255)), 0.)
         # The fourth channel is the renderer's id buffer: nobody.
         image = cv2.merge([*cv2.split(image), np.zeros(image.shape[:2], np.uint8)])
@@ -79,6 +81,7 @@ class Ground:
         for road in layout.roads:
             tone = style.asphalt * rng.uniform(.88, 1.12)
             self._fill(strip(road, -road.half_m(0), road.half_m(1)), tone)
+            self._wear(road, tone)
             if rng.random() < .5:          # parking lanes in another surface
                 for side, sign in ((0, -1), (1, 1)):
                     if road.parking[side]:
@@ -134,6 +137,35 @@ class Ground:
                 self._fill([corner - 1.4 * v, corner + .5 * u - 1.4 * v,
                             corner + .5 * u + 1.4 * v, corner + 1.4 * v], white)
 
+    def _wear(self, road, tone) -> None:
+        """Paint tracks of tyres, seams and covers on one road."""
+        rng = self._rng
+        track, seam = rng.uniform(.86, 1.06), rng.random() < .4
+        for side, sign in ((0, -1), (1, 1)):
+            for k in range(road.lanes[side]):
+                middle = sign * (k + .5) * road.lane_m
+                for wheel in (-.8, .8):
+                    self._line(road.offset(middle + wheel), .5, tone * track)
+                if seam:
+                    self._line(road.offset(middle + rng.uniform(-1.4, 1.4)), .12,
+                               tone * rng.uniform(.6, .85))
+                for at in rng.integers(0, len(road.centre), rng.integers(0, 12)):
+                    cover = road.offset(middle + rng.normal(0, .4))[at]
+                    tint = tone * rng.uniform(.55, .8)
+                    self._fill(roundabout.circle(cover, rng.uniform(.3, .42), 12), tint)
+
+    def _lamplight(self, layout: Layout) -> np.ndarray:
+        """Return how much the street lamps brighten the ground, (rows, cols, 1), 1 for none."""
+        rows, cols = self._image.shape[:2]
+        cell = 8                                     # pools of light are large and soft
+        pools = np.zeros((rows // cell + 1, cols // cell + 1), np.float32)
+        for x, y in layout.statics[layout.statics[:, 6] == LAMP, :2]:
+            at = self._cells(np.array([x, y])) >> 3
+            cv2.circle(pools, (at // cell).tolist(), int(5.5 / self._cell / cell), 1., -1)
+        pools = cv2.GaussianBlur(pools, (0, 0), 2.5 / self._cell / cell)
+        pools = cv2.resize(pools, (cols, rows), interpolation=cv2.INTER_LINEAR)
+        return 1 + self._style.lamplight * pools[..., None]
+
     def _texture(self) -> None:
         rng = self._rng
         rows, cols = self._image.shape[:2]
@@ -171,8 +203,11 @@ class Ground:
                 if kind == TREE:
                     r = .3 * height
                     at = self._cells(c + drift * height * .7)
-                    cv2.ellipse(shade, (at >> 3).tolist(), (int(r / self._cell),) * 2, 0, 0, 360,
-                                value, -1)
+                    spots = (at >> 3) + self._rng.normal(0, .45 * r / self._cell, (14, 2))
+                    sizes = self._rng.uniform(.18, .5, 14) * r / self._cell
+                    for spot, size in zip(spots.astype(int).tolist(), sizes.astype(int).tolist(),
+                                          strict=True):            # light falls through leaves
+                        cv2.circle(shade, spot, size, value, -1)
                     cv2.line(shade, (self._cells(c) >> 3).tolist(), (at >> 3).tolist(), value,
                              max(1, int(.3 / self._cell)))
                     continue

@@ -102,8 +102,7 @@ class Lens:
         if drops is not None:
             size = max(3, width // 44)
             soft = cv2.convertScaleAbs(cv2.blur(image, (size, size)), alpha=style.drop_light)
-            image = image.copy()
-            cv2.copyTo(soft, drops, image)
+            image = cv2.blendLinear(image, soft, 1 - drops, drops)
         if self._blur > .25:
             image = cv2.GaussianBlur(image, (0, 0), self._blur * .8)
         if self._vignette is not None:
@@ -147,7 +146,7 @@ class Lens:
                        shine)
 
     def _drops_at(self, t: float) -> np.ndarray | None:
-        """Return the mask of drops and dirt on the glass; the wiper renews the drops."""
+        """Return the share (H, W) of drops and dirt on the glass; the wiper renews the drops."""
         style = self._style
         if style.drops <= 0:
             return None
@@ -161,5 +160,6 @@ class Lens:
                                    int(rng.uniform(0, self._height))),
                             (max(1, int(radius)), max(1, int(radius * rng.uniform(.9, 1.6)))), 0,
                             0, 360, 255, -1)
-            self._drops = number, mask
+            soft = cv2.GaussianBlur(mask, (0, 0), max(self._width / 400, .5))
+            self._drops = number, soft.astype(np.float32) / 255
         return self._drops[1]

@@ -130,8 +130,8 @@ class Panels:
         patch = cv2.warpPerspective(texture, home, (w, h),
                                     flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         haze = view.haze(depth)
-        if haze > .02:
-            patch = cv2.convertScaleAbs(patch, alpha=1 - haze)
+        if haze > .02 or view.beam:
+            patch = cv2.convertScaleAbs(patch, alpha=(1 - haze) * view.headlights(depth))
             patch = cv2.add(patch, (*(view.fog * haze), 0.))
         stencil = np.zeros((h, w), np.uint8)
         cv2.fillConvexPoly(stencil, np.round((pixels - low) * 8).astype(np.int32), 255,

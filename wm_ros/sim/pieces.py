@@ -281,6 +281,7 @@ def _sprite(view, levels, centre, rx: float, ry: float, depth: float) -> None:
     stencil = cv2.warpAffine(mask, move, (w, h), flags=cv2.INTER_LINEAR)
     stencil = cv2.threshold(stencil, 110, 255, cv2.THRESH_BINARY)[1]
     haze = view.haze(depth)
-    if haze > .02:
-        patch = cv2.add(cv2.convertScaleAbs(patch, alpha=1 - haze), (*(view.fog * haze), 0.))
+    if haze > .02 or view.beam:
+        patch = cv2.convertScaleAbs(patch, alpha=(1 - haze) * view.headlights(depth))
+        patch = cv2.add(patch, (*(view.fog * haze), 0.))
     cv2.copyTo(patch, stencil, view.canvas[low[1]:high[1], low[0]:high[0]])

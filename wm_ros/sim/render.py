@@ -154,7 +154,8 @@ class Renderer:
         position = layout_from_camera[:3, 3]
         matrix = item.k @ np.concatenate([rotation, -(rotation @ position)[:, None]], 1)
         style = self.style
-        view = View(item.canvas, matrix, position, item.k[0, 0], style.fog_per_m, style.fog)
+        beam = style.light == 'night' and item.camera.base_from_camera[0, 2] > .5
+        view = View(item.canvas, matrix, position, item.k[0, 0], style.fog_per_m, style.fog, beam)
         self._backdrop.draw(view, item, base[2])
         self._agents.shadows(view, world, style)
         full = np.zeros(len(rows))

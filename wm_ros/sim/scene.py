@@ -160,7 +160,8 @@ class AgentMeshes:
         pick = np.flatnonzero(facing)
         pixels, z = view.project(points[pick])
         haze = view.haze(depth)
-        colours = world['colours'][a:b][pick] * (1 - haze) + view.fog * haze
+        colours = world['colours'][a:b][pick] * ((1 - haze) * view.headlights(depth))
+        colours = np.minimum(colours + view.fog * haze, 255)
         colours = colours.tolist()
         near = z.min(1) < .25
         if near.any():

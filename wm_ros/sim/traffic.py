@@ -14,7 +14,7 @@ import numpy as np
 
 from wm_ros.sim.population import Population
 from wm_ros.sim.roundabout import has_room
-from wm_ros.sim.worlds import AXLE_SHARE, BICYCLE, STEP_S
+from wm_ros.sim.worlds import AXLE_SHARE, BICYCLE, BUS, STEP_S, TRUCK
 
 
 @dataclass
@@ -157,6 +157,7 @@ class Simulation(Population):
         front = veh.s + (AXLE_SHARE + 0.5) * veh.size[:, 0]
         limit = self.paths.limit[veh.path, np.clip(veh.s + veh.v * 0.5, 0,
                                                    self.paths.length[veh.path] - 1).astype(int)]
+        limit = limit * np.where((veh.kind == TRUCK) | (veh.kind == BUS), .8, 1.)
         want = np.minimum(veh.want, np.where(veh.kind == BICYCLE, np.maximum(limit, 2.5), limit))
         gap, lead_v = self._leaders(pose, front)
         # A stop of one's own, or a stop line.

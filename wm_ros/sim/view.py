@@ -15,13 +15,14 @@ class View:
     """
     One camera at one instant: the canvas and the projection into it.
 
-    `matrix` (3, 4) maps layout points to canvas pixels; `position` is the lens in the layout.
+    `matrix` (3, 4) maps layout points to canvas pixels; `position` is the lens in the layout;
+    `beam` is true where the ego's headlights shine on what the camera sees.
     """
 
     def __init__(self, canvas: np.ndarray, matrix: np.ndarray, position: np.ndarray,
-                 focal: float, fog_per_m: float, fog: np.ndarray) -> None:
+                 focal: float, fog_per_m: float, fog: np.ndarray, beam: bool = False) -> None:
         self.canvas, self.matrix, self.position = canvas, matrix, position
-        self.focal, self.fog_per_m, self.fog = focal, fog_per_m, fog
+        self.focal, self.fog_per_m, self.fog, self.beam = focal, fog_per_m, fog, beam
         self.height, self.width = canvas.shape[:2]
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,10 +34,14 @@ class View:
     def haze(self, depth: float) -> float:
         return 1.0 - float(np.exp(-self.fog_per_m * depth))
 
+    def headlights(self, distance):
+        """Return by how much the ego's headlights brighten things at a distance, 1 for none."""
+        return 1 + 2.2 * np.exp(-((distance - 9) / 11)**2) if self.beam else 1.0
+
     def colour(self, rgb, depth: float, tag: int = 0) -> tuple:
         """Return a drawing colour through the haze, with the id in the fourth channel."""
         a = self.haze(depth)
-        c = np.asarray(rgb) * (1 - a) + self.fog * a
+        c = np.asarray(rgb) * ((1 - a) * self.headlights(depth)) + self.fog * a
         return (float(c[0]), float(c[1]), float(c[2]), float(tag))
 
     def polygon(self, pixels: np.ndarray, colour: tuple) -> None:
