@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 
+from wm_ros.export.lint import check_graph
 from wm_ros.export.onnx import export_graphs
 from wm_ros.model.quant import calibration, fold_batch_norms
 from wm_ros.model.world_model import WorldModel
@@ -41,8 +43,13 @@ def calibrate_dynamics(model: WorldModel, windows: Iterable[Mapping[str, torch.T
 
 def write_artifact(model: WorldModel, folder: Path, score_threshold: float,
                    observed_threshold: float, training: Mapping[str, Any]) -> str:
-    """Export a calibrated model into `folder`; return the artifact's hash."""
-    export_graphs(model, folder)
+    """
+    Export a calibrated model into `folder`; return the artifact's hash.
+
+    Raises LintError where TensorRT would not take a graph.
+    """
+    for graph in export_graphs(model, folder):
+        check_graph(graph, onnx.load(folder / f'{graph}.onnx'))
     config = model.config
     return write_manifest(folder, {
         'channels': {'memory_channels': config.memory_channels,

@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
+from wm_ros.export.lint import check_graph
 from wm_ros.export.static_graph import drop_unused, replace_nodes, static_graph
 
 #: The first opset with FP16 scales. TensorRT 10.3 reads up to 20.
@@ -48,17 +49,20 @@ def derive_graph(graph: str, model: onnx.ModelProto, sizes: Mapping[str, int]) -
     """
     Return one graph of an artifact in the strongly typed form for fixed `sizes` N and P.
 
-    Raises ValueError where a size stays free or a constant does not fit FP16.
+    Raises ValueError where a size stays free or a constant does not fit FP16, LintError where
+    TensorRT would not take what was made.
     """
     made = static_graph(version_converter.convert_version(model, OPSET), sizes)
     _cast_bytes_first(made.graph)
     _quantise_at_products(made.graph)
+    _turn_weights(made.graph)
     del made.graph.value_info[:]
     made = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
     _write_types(made.graph, _full_precision(made.graph))
     del made.graph.value_info[:]
     made = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
     made.producer_name = 'wm_ros derive --form tensorrt'
+    check_graph(graph, made, typed=True)
     return made
 
 
@@ -127,6 +131,31 @@ def _quantise_at_products(graph: onnx.GraphProto) -> None:
     for node in nodes:
         if node.op_type in MOVES:
             _rename(node.input, bypassed)
+    replace_nodes(graph, nodes)
+    drop_unused(graph)
+
+
+def _turn_weights(graph: onnx.GraphProto) -> None:
+    """Store INT8 weights as their products read them, with a DequantizeLinear for each product."""
+    constants = {item.name: item for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        turn = makers.get(node.input[1]) if node.op_type == 'MatMul' else None
+        dequantize = makers.get(turn.input[0]) if turn is not None and (
+            turn.op_type == 'Transpose') else None
+        if dequantize is not None and dequantize.op_type == 'DequantizeLinear' and (
+                dequantize.input[0] in constants):
+            weight = constants[dequantize.input[0]]
+            name, back = f'{weight.name}_turned', f'{node.name}_weight'
+            if name not in constants:
+                values = numpy_helper.to_array(weight).T        # (out, in) -> (in, out)
+                constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+                graph.initializer.append(constants[name])
+            nodes.append(helper.make_node('DequantizeLinear', [name, *dequantize.input[1:]], [back],
+                                          back, axis=1))
+            node.input[1] = back
+        nodes.append(node)
     replace_nodes(graph, nodes)
     drop_unused(graph)
 

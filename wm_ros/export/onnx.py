@@ -159,11 +159,17 @@ def _rename(graph: onnx.ModelProto, renamed: dict[str, str]) -> None:
 
 
 def store_half(graph: onnx.ModelProto, smallest: int = 64) -> None:
-    """Store float weights in half precision, with a Cast that a run time folds away."""
+    """
+    Store float weights in half precision, with a Cast that a run time folds away.
+
+    Scales stay as they are: INT8 weights were rounded by these very numbers.
+    """
+    scales = {node.input[1] for node in graph.graph.node
+              if node.op_type in ('QuantizeLinear', 'DequantizeLinear')}
     casts = []
     for item in list(graph.graph.initializer):
         array = numpy_helper.to_array(item)
-        if item.data_type != TensorProto.FLOAT or array.size < smallest:
+        if item.data_type != TensorProto.FLOAT or array.size < smallest or item.name in scales:
             continue
         graph.graph.initializer.remove(item)
         half = numpy_helper.from_array(array.astype(np.float16), f'{item.name}{HALF_SUFFIX}')
