@@ -98,6 +98,7 @@ class GraphBackend(ABC):
         self.precision: dict[str, str] = {}
         self.kernels: dict[str, dict[str, int]] = {}
         self.notes: list[str] = []
+        self.log: Callable[[str], None] = lambda text: None     # for what takes minutes
         self._graphs: dict[str, LoadedGraph] = {}
 
     @abstractmethod
@@ -181,6 +182,7 @@ def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, 
         choice = BACKENDS[candidate]
         backend = getattr(importlib.import_module(choice.module), choice.cls)(
             threads=threads, options=dict(options or {}))
+        backend.log = log
         try:
             backend.load(artifact, {'N': cameras, 'P': plans})
         except BackendError as err:
