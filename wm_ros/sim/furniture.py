@@ -116,6 +116,11 @@ def furnish(layout: Layout, rng: np.random.Generator) -> None:
                         q, h = place(int(min(i + gap * k, n - 1)),
                                      far if what == PARASOL else road.half_m(side) + 0.4)
                         statics.append((*q, h, *size, what))
+    for x, y in rng.uniform(layout.origin, layout.origin + np.array(
+            layout.classes.shape[::-1]) * RASTER_M, (rng.integers(20, 160), 2)):
+        tree = rng.random() < .6                     # open ground
+        statics.append((x, y, 0., .4, .4, rng.uniform(4, 12) if tree else rng.uniform(.7, 2.2),
+                        TREE if tree else BUSH))
     kept = []
     for item in statics:
         # Poles of one road must not stand on another.

@@ -31,14 +31,18 @@ class _Builder:
         self.details.append(detail)
 
     def prism(self, profile, half_low, half_high, z_low, z_high, materials,
-              taper=0.0) -> None:
-        """Extrude a convex profile (x, z) sideways; it narrows from `half_low` to `half_high`."""
+              taper=0.0, first=0) -> None:
+        """
+        Extrude a convex profile (x, z) sideways; it narrows from `half_low` to `half_high`.
+
+        Edges before `first` get no face: something else hides them for good.
+        """
         def half(x, z):
             side = half_low + (half_high - half_low) * np.clip((z - z_low) / (z_high - z_low), 0, 1)
             return side * (1 - taper * np.clip((abs(x) - .4) * 10, 0, 1)**1.5)
         left = [(x, half(x, z), z) for x, z in profile]
         right = [(x, -half(x, z), z) for x, z in profile]
-        for i in range(len(profile) - 1):
+        for i in range(first, len(profile) - 1):
             self.quad([right[i], right[i + 1], left[i + 1], left[i]], materials[i])
         for points in (left, right[::-1]):
             # A fan of quads over the convex side.
@@ -145,7 +149,7 @@ def vehicle_mesh(name: str):
     elif name == 'truck':
         b.prism([(-.5, .22), (-.5, 1.), (.24, 1.), (.24, .22)], .5, .5, 0., 1., [CARGO] * 4)
         b.prism([(.26, .12), (.26, .8), (.42, .8), (.49, .5), (.5, .12)], .47, .46, 0., 1.,
-                [PAINT] * 5)
+                [PAINT] * 5, first=1)
         b.quad([(.495, -.43, .5), (.495, .43, .5), (.43, .42, .76), (.43, -.42, .76)], GLASS)
         b.sides([(.33, .47), (.46, .47), (.41, .74), (.33, .74)][::-1], .475, GLASS, False)
         b.sides([(-.5, .1), (.24, .1), (.24, .21), (-.5, .21)][::-1], .46, TRIM)
@@ -202,10 +206,10 @@ def crown(rng: np.random.Generator, style: Style, size: int) -> tuple[np.ndarray
     """Return a tree crown: RGB (size, size, 3) lit from the top, and its mask."""
     mask = np.zeros((size, size), np.uint8)
     tone = np.zeros((size, size), np.float32)
-    cone = rng.random() < .2
+    cone, sparse = rng.random() < .2, rng.random() < .3
     tall = rng.uniform(.8, 1.0)
-    for _ in range(120):
-        r = rng.uniform(.05, .13) * size
+    for _ in range(70 if sparse else 120):
+        r = rng.uniform(.03, .09 if sparse else .13) * size
         angle, reach = rng.uniform(0, 2 * np.pi), .4 * size * np.sqrt(rng.random())
         x = size / 2 + reach * np.cos(angle) * tall
         y = size / 2 + reach * np.sin(angle)

@@ -34,13 +34,24 @@ def light_on(style: Style, normal: np.ndarray) -> np.ndarray:
     return style.ambient * up + style.sun_strength * sun * np.array([1., .97, .9])
 
 
+def _own_shape(mesh: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a unit mesh bent a little within its box: belt higher or lower, cabin shifted."""
+    out = mesh.copy()
+    out[..., 2] = np.clip(mesh[..., 2], 0, None)**rng.uniform(.9, 1.12)
+    x = np.clip(mesh[..., 0], -.5, .5)
+    # The ends stay; what lies between moves most in the middle, and more the higher it is.
+    shift = rng.uniform(-.05, .05) * (1 - 4 * x * x) * np.clip(mesh[..., 2] - .35, 0, 1)
+    out[..., 0] = mesh[..., 0] + shift
+    return out
+
+
 class Sprites:
     """A few tree crowns to be placed again and again."""
 
     def __init__(self, style: Style, rng: np.random.Generator, size: int) -> None:
         light = style.ambient + .5 * style.sun_strength
         self.items = []
-        for _ in range(5):
+        for _ in range(8):
             image, mask = crown(rng, style, size)
             image = np.clip(image * light * rng.uniform(.8, 1.2), 0, 255).astype(np.uint8)
             image = cv2.merge([*cv2.split(image), np.zeros_like(mask)])
@@ -69,14 +80,14 @@ class AgentMeshes:
                 mesh, material, detail = vehicle_mesh(name)
                 body = paint(rng)
                 cargo = paint(rng) if rng.random() < .5 else np.array([225., 225., 220.])
-                glass = np.array([34., 42., 50.]) * rng.uniform(.6, 2.2)
+                glass = np.array([34., 42., 50.]) * rng.uniform(.35, 1.7)
                 table = np.zeros((12, 3))
                 table[PAINT], table[GLASS], table[CARGO] = body, glass, cargo
                 table[TYRE], table[TRIM], table[PLATE] = 22., 36., (226, 222, 200)
                 table[HUB] = rng.uniform(60, 170)
                 table[HEADLIGHT], table[TAILLIGHT] = (226, 228, 224), (150, 14, 18)
-                table[SHOULDER], table[SILL] = np.minimum(body * 1.1 + 8, 250), body * .84
-                scaled = mesh * recording.sizes[a]
+                table[SHOULDER], table[SILL] = np.minimum(body * 1.1 + 8, 250), body * .74
+                scaled = _own_shape(mesh, rng) * recording.sizes[a]
                 quads.append(scaled)
                 normals.append(normals_of(scaled))
                 colours.append(table[material])
