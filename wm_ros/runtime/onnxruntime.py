@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import onnxruntime as ort
 
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import BackendError, GraphBackend, LoadedGraph
-from wm_ros.runtime.derived import check_form, find_form, form_of
+from wm_ros.runtime.derived import check_form, find_form, form_of, form_path
 
 CPU = 'CPUExecutionProvider'
 U8S8 = 'ort-u8s8'
@@ -57,22 +58,32 @@ class OnnxRuntimeBackend(GraphBackend):
             raise BackendError(f'onnxruntime: options for {", ".join(settings) or "nothing"}, '
                                f'want some of the providers {", ".join(names) or "(none)"}')
         self.providers = [(name, settings.get(name, {})) for name in names]
-        self._form = artifact
-        self._derive = False
+        self._form, self._derive = artifact, False
         if names[0] != CPU:
             check_form(artifact, f'onnxruntime with {names[0]}', '')
             return
         check_form(artifact, 'onnxruntime', '', U8S8)
+        reason = self._find_form(artifact)
+        if reason and form_of(artifact):
+            raise BackendError(f'onnxruntime: {artifact.path}: {reason}; want the artifact as '
+                               'exported')
+        if reason:
+            self.notes.append(f'{reason}; the graphs run as exported, mostly in float')
+
+    def _find_form(self, artifact: Artifact) -> str:
+        """Take the form with int8 kernels, stored or made now; return why not, '' where taken."""
+        if overflows():
+            return 'sums of uint8 x int8 products overflow on this CPU, which has no VNNI'
         stored = find_form(artifact, U8S8)
         if stored is not None:
             self._form = stored
         elif importlib.util.find_spec('onnx') is not None:
             self._derive = True     # takes a fifth of a second, and is the same every time
         else:
-            self.notes.append(
-                f'most of the graphs will run in float: {artifact.path} has no form {U8S8} beside '
-                f'it, and onnx, which makes it, is not installed; wm_ros derive {artifact.path} '
-                f'--form {U8S8}')
+            return (f'{artifact.path} has no form {U8S8} beside it and onnx, which makes it, is '
+                    f'not installed (elsewhere: wm_ros derive {artifact.path} --form {U8S8} '
+                    f'--out {form_path(artifact.path, U8S8)})')
+        return ''
 
     def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
         """Create the session of one graph and run it once to see its kernels."""
@@ -97,8 +108,6 @@ class _Graph(LoadedGraph):
         options.inter_op_num_threads = 1
         # Three sessions that spin take each other's cores: 176 ms instead of 48 for one frame.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        # Without VNNI, sums of two uint8 x int8 products overflow 16 bits; this takes others.
-        options.add_session_config_entry('session.x64quantprecision', '1')
         for letter, size in sizes.items():
             options.add_free_dimension_override_by_name(letter, size)
         options.log_severity_level = 3
@@ -153,6 +162,18 @@ def executed_kernels(profile: Path) -> Counter[str]:
         elif operation.startswith(provider.removesuffix(_SUFFIX)) and provider not in ('', CPU):
             counts[provider.removesuffix(_SUFFIX).lower()] += 1
     return counts
+
+
+def overflows(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:
+    """
+    Tell whether this CPU adds two uint8 x int8 products in 16 bits, which does not hold them.
+
+    So do x86 CPUs without VNNI (ONNX Runtime's documentation on quantisation, "reduce range").
+    """
+    if platform.machine() not in ('x86_64', 'AMD64') or not cpuinfo.exists():
+        return False
+    flags = cpuinfo.read_text().partition('flags')[2].partition('\n')[0].split()
+    return not {'avx512_vnni', 'avx_vnni'} & set(flags)
 
 
 def _full_name(name: str) -> str:
