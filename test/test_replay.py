@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ class Recorder:
 
     def encode(self, frame_set, ego):
         self.sets.append((frame_set.stamp_ns, sorted(frame_set.frames), ego))
+        return SimpleNamespace(cameras={}, problems=())
 
     def forecast(self, plan=None):
         return rich_forecast(self.sets[-1][0], seed=len(self.sets), valid=len(self.sets) > 2)

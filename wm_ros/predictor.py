@@ -159,6 +159,10 @@ class Predictor:
         self._associator.reset()
         self._reset_reason = reason
 
+    def take_tracks(self, tracks: Associator) -> None:
+        """Go on with these tracks, so that ids continue those of forecasts made before."""
+        self._associator = tracks
+
     def close(self) -> None:
         """Join the decoding threads; the backend stays with its owner."""
         self._cameras.close()

@@ -8,19 +8,26 @@ one needs no more memory than a short one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from wm_ros.data.bag import BagWriter
 from wm_ros.data.messages import bag_types
 from wm_ros.ego import EgoHistory, EgoPush
+from wm_ros.faults import Faults
 from wm_ros.messages import agents_message, flow_message, grid_message, occupancy_message
-from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
-from wm_ros.window import FrameBuffer
+from wm_ros.types import CameraState, EgoPlan, EgoState, Forecast, Frame, FrameSet
+from wm_ros.window import FrameBuffer, PushResult
 
 #: A complete set waits this long, in the bag's time, for odometry that reaches its stamp.
 ODOMETRY_WAIT_NS = 200_000_000
+#: What outcomes of a frame say about a topic's stamps.
+_STAMP_FAULTS = {
+    PushResult.STAMP_JUMP: 'its stamps jump, and the window begins anew',
+    PushResult.STRAY: 'stamps far from those of the other cameras',
+    PushResult.LATE: 'stamps that go back: older than sets that are closed',
+    PushResult.DUPLICATE: 'a stamp that was there before'}
 
 
 class CorePredictor(Protocol):
@@ -49,60 +56,108 @@ class Replay:
 
     `buffer` holds the cameras of the predictor's rig. The window is that of the node: sets are
     built from stamps alone, and the ego state of a set is the one that `EgoHistory` gives for its
-    stamp. `odometry` tells whether the bag has any: a set then waits for it.
+    stamp. `odometry` tells whether the bag has any: a set then waits for it. `faults` collects
+    what was wrong, by topic.
     """
 
-    def __init__(self, predictor: CorePredictor, buffer: FrameBuffer,
-                 odometry: bool = True) -> None:
+    def __init__(self, predictor: CorePredictor, buffer: FrameBuffer, odometry: bool = True,
+                 faults: Faults | None = None) -> None:
         self.counts = Counts()
+        self.faults = Faults() if faults is None else faults
+        #: The time of the bag up to which values came.
+        self.now_ns = 0
+        self._known_ns: int | None = None
+        self._before_first: Callable[[], None] | None = None
         self._odometry = odometry
         self._predictor = predictor
         self._buffer = buffer
         self._history = EgoHistory()
         self._waiting: deque[FrameSet] = deque()
 
-    def run(self, values: Iterable[tuple[int, Frame | EgoState]]) -> Iterator[Forecast]:
-        """Yield one forecast a camera set, as `BagReader.values` feeds it."""
-        now_ns = 0
+    def run(self, values: Iterable[tuple[int, Frame | EgoState]],
+            known_ns: int | None = None,
+            before_first: Callable[[], None] | None = None) -> Iterator[Forecast]:
+        """
+        Yield one forecast a camera set, as `BagReader.values` feeds it.
+
+        Sets up to the stamp `known_ns` are encoded alone: their forecasts are known.
+        `before_first` is called before the first forecast.
+        """
+        self._known_ns, self._before_first = known_ns, before_first
         for now_ns, value in values:
+            self.now_ns = now_ns
             if isinstance(value, EgoState):
-                if self._history.push(value) is EgoPush.REFUSED:
-                    self._count_refused('odometry')
+                self._push_ego(value, now_ns)
             else:
                 self._push(value, now_ns)
             self._waiting.extend(self._buffer.ready(now_ns))
-            yield from self._due(now_ns)
+            yield from self._forecasts(now_ns)
         self._buffer.flush()
-        self._waiting.extend(self._buffer.ready(now_ns))
-        yield from self._due(None)
+        self._waiting.extend(self._buffer.ready(self.now_ns))
+        yield from self._forecasts(None)
+
+    def _forecasts(self, now_ns: int | None) -> Iterator[Forecast]:
+        for frames, ego in self._due(now_ns):
+            if not self._encode(frames, ego):
+                continue
+            if self._before_first is not None:
+                self._before_first()
+                self._before_first = None
+            forecast = self._predictor.forecast()
+            self.counts.forecasts += 1
+            self.counts.valid += forecast.valid
+            yield forecast
+
+    def _push_ego(self, state: EgoState, now_ns: int) -> None:
+        self.faults.saw('odometry', state.stamp_ns)
+        result = self._history.push(state)
+        if result is EgoPush.REFUSED:
+            self._count_refused('odometry')
+        elif result is EgoPush.STAMP_JUMP:
+            self.faults.add('odometry', 'its stamps go back', now_ns)
 
     def _push(self, frame: Frame, now_ns: int) -> None:
         result = self._buffer.push(frame, now_ns)
+        self.faults.saw(frame.camera, frame.stamp_ns)
         self.counts.frames += result.accepted
         if not result.accepted:
             self._count_refused(result.name.lower())
         elif isinstance(frame.image, ValueError):
             self._count_refused('bad_image')
+        if result in _STAMP_FAULTS:
+            self.faults.add(frame.camera, _STAMP_FAULTS[result], now_ns)
 
     def _count_refused(self, reason: str) -> None:
         self.counts.refused[reason] = self.counts.refused.get(reason, 0) + 1
 
-    def _due(self, now_ns: int | None) -> Iterator[Forecast]:
-        """Forecast the sets whose odometry has come or will not come; all of them at the end."""
+    def _due(self, now_ns: int | None) -> Iterator[tuple[FrameSet, EgoState | None]]:
+        """Yield the sets whose odometry has come or will not come; all of them at the end."""
         while self._waiting:
             frames = self._waiting[0]
             waits = (self._odometry and now_ns is not None
                      and now_ns - frames.stamp_ns < ODOMETRY_WAIT_NS)
             if waits and not self._history.settled(frames.stamp_ns):
                 return
-            self._waiting.popleft()
-            self._predictor.encode(frames, self._history.at(frames.stamp_ns))
-            forecast = self._predictor.forecast()
-            self.counts.sets += 1
-            self.counts.partial_sets += len(frames.frames) < len(self._buffer.cameras)
-            self.counts.forecasts += 1
-            self.counts.valid += forecast.valid
-            yield forecast
+            yield self._waiting.popleft(), self._history.at(frames.stamp_ns)
+
+    def _encode(self, frames: FrameSet, ego: EgoState | None) -> bool:
+        """Encode a set; tell whether its forecast is wanted."""
+        info = self._predictor.encode(frames, ego)
+        if self._known_ns is not None and frames.stamp_ns <= self._known_ns:
+            return False
+        for name, state in info.cameras.items():
+            if state is CameraState.CORRUPT:
+                self.faults.add(name, _problem_of(name, info.problems), frames.stamp_ns)
+        self.counts.sets += 1
+        self.counts.partial_sets += len(frames.frames) < len(self._buffer.cameras)
+        return True
+
+
+def _problem_of(camera: str, problems: tuple[str, ...]) -> str:
+    """Return what `EncodeInfo.problems` says about one camera."""
+    start = f'camera {camera}: '
+    return next((text.removeprefix(start) for text in problems if text.startswith(start)),
+                'a picture that cannot be used')
 
 
 class ForecastWriter:

@@ -7,9 +7,8 @@ Reading rosbag2 (mcap and sqlite3) without ROS.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +23,7 @@ from wm_ros.data.bag_writer import BagError, BagWriter, DiskError
 from wm_ros.data.messages import typestore
 from wm_ros.data.stored import StorageError
 from wm_ros.encodings import rgb_from_image
+from wm_ros.faults import Faults
 from wm_ros.geometry import rotation_from_quaternion
 from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
@@ -41,17 +41,14 @@ AGENTS = 'wm_ros/msg/AgentForecastArray'
 TRUTH_TOPIC = '/truth/agents'
 
 
-@dataclass
-class TopicFaults:
-    """What was wrong with a topic's messages: how many of each kind, and the first time of each."""
+@dataclass(frozen=True)
+class RawMessage:
+    """A message of a bag as it is: topic, type, CDR bytes, and whether it is latched."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    first_ns: dict[str, int] = field(default_factory=dict)
-
-    def add(self, what: str, time_ns: int) -> None:
-        """Count one fault."""
-        self.counts[what] += 1
-        self.first_ns.setdefault(what, time_ns)
+    topic: str
+    type_name: str
+    data: bytes
+    latched: bool
 
 
 class BagReader:
@@ -60,14 +57,15 @@ class BagReader:
 
     `mapping` says which topic is what where names do not tell. Types that ROS 2 and this package
     do not define are taken from the definitions in the bag. `faults` counts, by topic, messages
-    that could not be used, as `values` meets them. Raises BagError for a bag that is missing,
-    empty, or in a form that cannot be read.
+    that could not be used and changes of encoding, as `values` meets them. Raises BagError for a
+    bag that is missing, empty, or in a form that cannot be read.
     """
 
     def __init__(self, path: Path | str, mapping: Mapping | None = None) -> None:
         self.path = Path(path)
         self.mapping = mapping or Mapping()
-        self.faults: dict[str, TopicFaults] = {}
+        self.faults = Faults()
+        self._forms: dict[str, str] = {}
         try:
             self._files = BagFiles(self.path)
         except (StorageError, OSError) as err:
@@ -243,12 +241,14 @@ class BagReader:
         return transforms
 
     def values(self, cameras: Iterable[str] | None = None, start_ns: int | None = None,
-               stop_ns: int | None = None) -> Iterator[tuple[int, Frame | EgoState]]:
+               stop_ns: int | None = None,
+               messages: bool = False) -> Iterator[tuple[int, Frame | EgoState | RawMessage]]:
         """
         Yield (time in ns, value) for images and odometry in the order in which they were recorded.
 
         An image or pose that cannot be used is a value too, as in the node: the frame holds the
-        ImageError, the pose is NaN. Broken bytes are left out. `faults` counts all of them.
+        ImageError, the pose is NaN. Broken bytes are left out. `faults` counts all of them. With
+        `messages`, every message of the bag is a value too, before what is made of it.
         """
         found = self.camera_topics()
         wanted = {found[name].image: found[name] for name in (cameras or found)}
@@ -256,11 +256,16 @@ class BagReader:
         topics = [*wanted, *([odometry] if odometry else [])]
         received = self.mapping.stamps == 'receive'
         slots: dict[str, int] = {}
-        for topic, kind, time_ns, data in self.raw(topics, start_ns, stop_ns):
+        for topic, kind, time_ns, data in self.raw(
+                None if messages else topics, start_ns, stop_ns):
+            if messages:
+                yield time_ns, RawMessage(topic, kind, data, self.topics[topic].latched)
+                if topic not in topics:
+                    continue
             try:
                 msg = self.decode(topic, kind, time_ns, data)
             except BagError:
-                self._fault(topic, f'broken message, not a {kind}', time_ns)
+                self.faults.add(topic, f'broken message, not a {kind}', time_ns)
                 continue
             stamp = time_ns if received else stamp_ns(msg.header)
             if topic == odometry:
@@ -275,10 +280,16 @@ class BagReader:
             yield time_ns, self._frame(camera, msg, stamp, time_ns)
 
     def _frame(self, camera: CameraTopics, msg: Any, stamp: int, time_ns: int) -> Frame:
+        form = msg.format if camera.compressed else msg.encoding
+        before = self._forms.setdefault(camera.image, form)
+        if form != before:
+            self.faults.add(camera.image, f'its encoding changes from {before!r} to {form!r}',
+                            time_ns)
+            self._forms[camera.image] = form
         try:
             return Frame(camera.camera, stamp, frame_of(camera, msg).image)
         except ValueError as err:
-            self._fault(camera.image, str(err), time_ns)
+            self.faults.add(camera.image, str(err), time_ns)
             return Frame(camera.camera, stamp, ImageError(f'{camera.camera}: {err}'))
 
     def _ego_state(self, topic: str, msg: Any, stamp: int, time_ns: int) -> EgoState:
@@ -286,11 +297,8 @@ class BagReader:
             state = ego_state_from_odometry(msg)
             return EgoState(stamp, state.odom_from_base, state.speed_mps, state.yaw_rate_rps)
         except ValueError as err:
-            self._fault(topic, str(err).partition(', got')[0], time_ns)
+            self.faults.add(topic, str(err).partition(', got')[0], time_ns)
             return EgoState(stamp, np.full(3, np.nan), np.nan, np.nan)
-
-    def _fault(self, topic: str, what: str, time_ns: int) -> None:
-        self.faults.setdefault(topic, TopicFaults()).add(what, time_ns)
 
 
 def frame_of(topics: CameraTopics, msg: Any) -> Frame:
