@@ -92,7 +92,7 @@ def sample_style(rng: np.random.Generator) -> Style:
     rain = rng.uniform(.3, 1.6) if light == 'rain' else 0.0
     dirt = rng.random() < .08
     return replace(
-        look, lamplight=rng.uniform(.3, 2.5) if light == 'night' else 0.0,
+        look, lamplight=rng.uniform(.2, 1.4) if light == 'night' else 0.0,
         saturation=rng.uniform(.5, 1.1),
         exposure_s=rng.uniform(.004, .022) if dark else rng.uniform(.0, .009),
         auto_exposure=rng.uniform(0, .25 if light == 'night' else .6),

@@ -16,6 +16,7 @@ class Backdrop:
         self.style = style
         self._ground = ground
         self._sky = sky
+        self._fog: np.ndarray | None = None
 
     def draw(self, view: View, item: Camera, yaw: float) -> None:
         """Sky above the horizon, ground below."""
@@ -91,11 +92,24 @@ class Backdrop:
         gain = np.ones(len(band))
         if view.beam:
             gain = view.headlights(distance)
-        far = haze > .012
+        # Both change slowly from row to row: rows of one level go together.
         if gain.max() > 1.02:
-            band[:] = np.clip(band * gain[:, None, None], 0, 255).astype(np.uint8)
-        if far.any():
-            n = int(np.flatnonzero(far)[-1]) + 1
-            a = (haze[:n] * 256).astype(np.uint16)[:, None, None]
-            fog = np.append(self.style.fog, 0).astype(np.uint16)
-            band[:n] = ((band[:n] * (256 - a) + fog * a) >> 8).astype(np.uint8)
+            for first, last in _runs(np.round(gain * 40)):
+                cv2.convertScaleAbs(band[first:last], band[first:last], alpha=float(gain[first]))
+        for first, last in _runs(np.round(haze * 128)):
+            if haze[first] > .012:
+                part = band[first:last]
+                cv2.addWeighted(part, 1 - haze[first], self._mist(part.shape), haze[first], 0, part)
+
+    def _mist(self, shape) -> np.ndarray:
+        rows, width = shape[:2]
+        if self._fog is None or self._fog.shape[0] < rows or self._fog.shape[1] != width:
+            self._fog = np.zeros((rows, width, 4), np.uint8)
+            self._fog[..., :3] = np.clip(self.style.fog, 0, 255)
+        return self._fog[:rows]
+
+
+def _runs(levels: np.ndarray):
+    """Yield (first, end) of each run of equal values."""
+    edges = np.flatnonzero(np.diff(levels)) + 1
+    yield from zip([0, *edges.tolist()], [*edges.tolist(), len(levels)], strict=True)

@@ -121,15 +121,12 @@ def furnish(layout: Layout, rng: np.random.Generator) -> None:
         tree = rng.random() < .6                     # open ground
         statics.append((x, y, 0., .4, .4, rng.uniform(4, 12) if tree else rng.uniform(.7, 2.2),
                         TREE if tree else BUSH))
-    kept = []
-    for item in statics:
-        # Poles of one road must not stand on another.
-        bits = classes_at(layout, np.array(item[:2]))
-        if item[6] in (BUILDING,) or not bits & DRIVABLE:
-            half = np.array([np.cos(item[2]), np.sin(item[2])]) * item[3] / 2
-            ends = classes_at(layout, np.array([item[:2] + half, item[:2] - half]))
-            if not np.any(ends & DRIVABLE):
-                kept.append(item)
+    # Poles of one road must not stand on another.
+    table = np.array(statics, np.float64).reshape(-1, 7)
+    half = np.stack([np.cos(table[:, 2]), np.sin(table[:, 2])], -1) * table[:, 3:4] / 2
+    on_road = [classes_at(layout, table[:, :2] + k * half) & DRIVABLE > 0 for k in (-1, 0, 1)]
+    free = ~on_road[0] & ~on_road[2] & (~on_road[1] | (table[:, 6] == BUILDING))
+    kept = [tuple(row) for row in table[free]]
     for junction in layout.junctions:
         if junction.control == 'signal':
             um = np.array([np.cos(junction.main_heading), np.sin(junction.main_heading)])

@@ -10,6 +10,8 @@ from wm_ros.types import CameraModel
 
 #: Without ground below, things are taken to be this far off (motion blur alone).
 _DEPTH_M = 14.0
+#: The field of image motion is computed at every so many pixels.
+_COARSE = 4
 #: Drops on the glass stay for this long.
 _WIPE_S = 2.5
 
@@ -25,7 +27,7 @@ class MotionBlur:
     def __init__(self, camera: CameraModel, exposure_s: float) -> None:
         self._exposure_s = exposure_s
         k, pose = camera.k, camera.base_from_camera
-        v, u = np.mgrid[:camera.height, :camera.width]
+        v, u = np.mgrid[:camera.height:_COARSE, :camera.width:_COARSE] + (_COARSE - 1) / 2
         rays = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1],
                          np.ones(u.shape)], -1)                         # camera frame, z = 1
         down = rays @ pose[:3, :3].T[:, 2]
@@ -39,7 +41,9 @@ class MotionBlur:
             moves.append(np.stack([(velocity[..., 0] - rays[..., 0] * velocity[..., 2]) * k[0, 0],
                                    (velocity[..., 1] - rays[..., 1] * velocity[..., 2]) * k[1, 1]],
                                   -1).astype(np.float32))
-        self._by_speed, self._by_turn = moves                           # (H, W, 2) px
+        size = (camera.width, camera.height)
+        self._by_speed, self._by_turn = (cv2.resize(m, size) for m in moves)   # (H, W, 2) px
+        v, u = np.mgrid[:camera.height, :camera.width]
         self._still = np.stack([u, v], -1).astype(np.float32)
         self._reach = [float(np.percentile(np.abs(m), 90)) for m in moves]
 
@@ -60,10 +64,28 @@ class MotionBlur:
         return image
 
 
+class Grain:
+    """The noise of a drive: one tile, which every picture takes from another place on."""
+
+    def __init__(self, style: Style, rng: np.random.Generator) -> None:
+        tile = rng.normal(0, style.noise, (256, 256, 3))
+        tile = np.clip(np.round(tile), -60, 60).astype(np.int8)
+        self._tiles = (np.maximum(tile, 0).astype(np.uint8), np.maximum(-tile, 0).astype(np.uint8))
+        self._wide: dict = {}
+
+    def of_size(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what to add and what to subtract, 256 pixels larger than the picture."""
+        repeat = (height // 256 + 2, width // 256 + 2, 1)
+        if repeat not in self._wide:
+            self._wide[repeat] = tuple(np.tile(tile, repeat) for tile in self._tiles)
+        return self._wide[repeat]
+
+
 class Lens:
     """One camera's optics and electronics over a drive."""
 
-    def __init__(self, style: Style, rng: np.random.Generator, camera: CameraModel) -> None:
+    def __init__(self, style: Style, rng: np.random.Generator, camera: CameraModel,
+                 grain: Grain) -> None:
         width, height = camera.width, camera.height
         self._style, self._width, self._height = style, width, height
         self._motion = MotionBlur(camera, style.exposure_s)
@@ -75,11 +97,7 @@ class Lens:
                                1)**style.gamma
         self._tables = np.clip(np.round(tables), 0, 255).astype(np.uint8)
         self._blur = style.blur * width / 400
-        tile = rng.normal(0, style.noise, (256, 256, 3))
-        tile = np.clip(np.round(tile), -60, 60).astype(np.int8)
-        repeat = (height // 256 + 2, width // 256 + 2, 1)
-        self._plus = np.tile(np.maximum(tile, 0).astype(np.uint8), repeat)
-        self._minus = np.tile(np.maximum(-tile, 0).astype(np.uint8), repeat)
+        self._plus, self._minus = grain.of_size(height, width)
         v, u = np.mgrid[:height, :width]
         r2 = ((u / width - .5)**2 + (v / height - .5)**2) * 2
         fall = np.round(255 * (1 - style.vignette * r2)).astype(np.uint8)

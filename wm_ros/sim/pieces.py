@@ -189,6 +189,9 @@ class _Piece:
         length, width, height = self.row[3:6]
         a, b, seed = length / 2, width / 2, self.seed
         colour = np.array(_BOXES[kind][seed % len(_BOXES[kind])], float)
+        if height * self.scale < 9:                  # far away: a stroke will do
+            self.pole(self.foot[0], self.foot[1], length, colour)
+            return
         if kind == BENCH:
             self.box((-a, -b, .36), (a, b, .46), colour)
             self.box((-a, b - .08, .36), (a, b, height), colour)

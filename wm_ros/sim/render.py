@@ -19,6 +19,7 @@ from wm_ros.sim.appearance import panorama, sample_style
 from wm_ros.sim.backdrop import Backdrop
 from wm_ros.sim.figures import draw_cycle, draw_person
 from wm_ros.sim.ground import Ground
+from wm_ros.sim.lens import Grain
 from wm_ros.sim.panels import Panels
 from wm_ros.sim.pieces import draw_static
 from wm_ros.sim.roads import BUILDING, FENCE, HEDGE, TREE, WALL
@@ -98,7 +99,8 @@ class Renderer:
         self._loose_table = (size[:, :2], size[:, 5],
                              np.maximum(size[:, 3], np.where(size[:, 6] == TREE, .45, .3)
                                         * size[:, 5]))
-        self._cameras = [Camera(camera, self.style, rng) for camera in rig.cameras]
+        grain = Grain(self.style, rng)
+        self._cameras = [Camera(camera, self.style, rng, grain) for camera in rig.cameras]
         self._phase = rng.uniform(0, 2 * np.pi, 4)
 
     def render(self, i: int) -> Rendered:
@@ -122,11 +124,11 @@ class Renderer:
             image, tags, full, canvas_tags = self._shoot(item, layout_from_base @ sway, base, rows,
                                                          poses, world, step, rng)
             camera = item.camera
-            seen = np.bincount(tags.ravel(), minlength=256)[1:len(rows) + 1]
+            seen = _count(tags)[1:len(rows) + 1]
             scale = (MODEL_WIDTH / (camera.width * item.sub))**2
             pixels += seen * scale
             if item.maps is not None:
-                seen = np.bincount(canvas_tags.ravel(), minlength=256)[1:len(rows) + 1]
+                seen = _count(canvas_tags)[1:len(rows) + 1]
             shares = np.maximum(shares, np.minimum(seen / np.maximum(full, 1), 1.0))
             images[camera.name] = image
             ids[camera.name] = tags[::item.sub, ::item.sub]
@@ -172,7 +174,7 @@ class Renderer:
                     roi = view.canvas[max(y0, 0):max(y1 + 2, 0), max(x0, 0):max(x1 + 2, 0), 3]
                     full[argument] = np.count_nonzero(roi == tag)
         canvas = view.canvas
-        tags = canvas_tags = canvas[..., 3].copy()
+        tags = canvas_tags = cv2.extractChannel(canvas, 3)
         picture = canvas
         w, h = item.camera.width, item.camera.height
         if item.maps is not None:
@@ -182,7 +184,7 @@ class Renderer:
             picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
         ego = self.drive.recording.axle
         turn = float(wrap_angle(ego[min(step + 1, len(ego) - 1), 2] - ego[step, 2])) / STEP_S
-        picture = item.lens.apply(np.ascontiguousarray(picture[..., :3]), rng, step * STEP_S,
+        picture = item.lens.apply(cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR), rng, step * STEP_S,
                                   float(ego[step, 3]), turn)
         return picture, tags, full, canvas_tags
 
@@ -273,3 +275,8 @@ class Renderer:
         if kind in (BICYCLE, MOTORCYCLE):
             return draw_cycle(view, self._agents, rows[k], poses[rows[k]], tag, step)
         return self._agents.draw(view, world, k, tag)
+
+
+def _count(tags: np.ndarray) -> np.ndarray:
+    """Return how many pixels have each of the 256 ids."""
+    return cv2.calcHist([tags], [0], None, [256], [0, 256]).ravel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
@@ -12,6 +14,18 @@ _WALLS = np.array([[196, 178, 150], [168, 160, 150], [206, 200, 188], [150, 96, 
                    [128, 112, 98], [186, 150, 112], [110, 110, 114], [214, 206, 170],
                    [142, 122, 104], [176, 120, 88], [92, 84, 78], [198, 160, 140]])
 _LETTERS = 'ABCDEHIKLMNOPRSTUXZ'
+
+
+@cache
+def _tiles() -> list[np.ndarray]:
+    return [noise_tile(np.random.default_rng([64, k]), 64, 5) for k in range(16)]
+
+
+def _dirt(rng: np.random.Generator) -> np.ndarray:
+    """Return a (64, 64) texture of mean 0: one of a few, turned and moved."""
+    tile = _tiles()[rng.integers(16)]
+    moved = np.roll(tile, rng.integers(0, 64, 2), (0, 1))
+    return np.ascontiguousarray(moved[::rng.choice([-1, 1])])
 
 
 def facade(rng: np.random.Generator, style: Style, width_m: float, height_m: float,
@@ -45,7 +59,7 @@ def facade(rng: np.random.Generator, style: Style, width_m: float, height_m: flo
         front.board(h - front.floor)
     image[:max(1, int(.35 * px_per_m))] *= .7
     front.pipes()
-    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))
+    dirt = cv2.resize(_dirt(rng), (w, h))
     foot = np.clip((np.arange(h) - h + 2.5 * px_per_m) / (2.5 * px_per_m), 0, 1)
     image *= (1 + .07 * dirt[..., None]) * light * (1 - .18 * foot)[:, None, None]
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -197,7 +211,7 @@ def surface(rng: np.random.Generator, style: Style, kind: str, width_m: float, h
             px_per_m: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the picture of a wall, hedge or fence, and its mask where it has holes."""
     w, h = max(8, int(width_m * px_per_m)), max(6, int(height_m * px_per_m))
-    dirt = cv2.resize(noise_tile(rng, 64, 5), (w, h))[..., None]
+    dirt = cv2.resize(_dirt(rng), (w, h))[..., None]
     fine = rng.standard_normal((h, w, 1)).astype(np.float32)
     if kind == 'hedge':
         image = style.leaves * .9 * (1 + .25 * dirt + .28 * fine)

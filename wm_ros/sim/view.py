@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wm_ros.sim.lens import Lens
+from wm_ros.sim.lens import Grain, Lens
 from wm_ros.types import CameraModel
 
 NEAR_M = 0.25
@@ -51,6 +51,8 @@ class View:
     def clipped(self, quad: np.ndarray) -> np.ndarray | None:
         """Return the part of a layout polygon (n, 3) before the lens as pixels, or None."""
         z = quad @ self.matrix[2, :3] + self.matrix[2, 3]
+        if z.min() >= NEAR_M:
+            return np.clip(self.project(quad)[0], -16000, 16000)
         out = []
         for i in range(len(quad)):
             j = (i + 1) % len(quad)
@@ -66,7 +68,7 @@ class View:
 class Camera:
     """What stays the same for one camera over a drive."""
 
-    def __init__(self, camera: CameraModel, style, rng) -> None:
+    def __init__(self, camera: CameraModel, style, rng, grain: Grain) -> None:
         self.camera = camera
         self.sub = 2 if camera.width <= 640 else 1
         s = self.sub
@@ -89,7 +91,7 @@ class Camera:
         k[:2, 2] += (s - 1) / 2
         self.k = k
         self.canvas = np.zeros((int(size[1]) * s, int(size[0]) * s, 4), np.uint8)
-        self.lens = Lens(style, rng, camera)
+        self.lens = Lens(style, rng, camera, grain)
         # Directions of coarse sky pixels.
         self.sky_step = 2 if s == 2 else 4
         rows, cols = self.canvas.shape[0] // self.sky_step + 1, \
