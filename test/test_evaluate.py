@@ -7,12 +7,18 @@ import pytest
 from fakes import make_fake_artifact
 
 from wm_ros.cli import main as cli
-from wm_ros.cli.evaluate import parse_seeds
 from wm_ros.data.simulator import SimulatedDrive
+from wm_ros.evaluate.datasets import parse_seeds
 from wm_ros.image import model_camera
 from wm_ros.sim.rigs import rig
 
 SHORT = ['--seconds', '2.2', '--rig', 'front']
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Keep rendered drives out of the home folder."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
 
 @pytest.fixture(scope='module')

@@ -150,7 +150,7 @@ def test_spa_by_horizon_judges_up_to_that_horizon():
     truth = make_truth([[10, 0, 0]], velocities=[[1.5, 0]])
     # Standing still is 1.5 m off after 1 s and 3 m after 2 s.
     got = rates(make_forecast([make_agent((10, 0))]), truth)
-    assert got['spa_top1_by_horizon'].tolist() == [100.0, 0.0, 0.0]
+    assert got['spa_top1_by_horizon'].tolist() == [100.0, 100.0, 0.0, 0.0]
 
 
 def test_an_agent_without_a_whole_future_counts_for_recall_only():

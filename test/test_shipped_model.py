@@ -30,7 +30,7 @@ def test_on_held_out_drives_it_finds_road_users_and_beats_its_baselines(model, t
     """Three short drives: far below what it reaches, far above what a broken one would."""
     out = tmp_path / 'scores.json'
     assert cli.main(['evaluate', '--dataset', 'sim-hard', '--seeds', '900000:900003', '--seconds',
-                     '3', '--artifact', str(model), '--json', str(out)]) == 0
+                     '3', '--artifact', str(model), '--no-cache', '--json', str(out)]) == 0
     scores = json.loads(out.read_text())
     assert scores['n_agents'] >= 20
     assert scores['recall'] > 0.5

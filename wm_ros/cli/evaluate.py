@@ -1,24 +1,27 @@
 """
 Score an artifact: metrics with baselines beside them, intervals over drives.
 
-Data sets: `sim` and `sim-hard` are simulated drives (seeds A:B, B not included; from 900000 on no
-model was trained on them), `kitti:DIR` a KITTI drive, `bag:BAG` a bag that holds /truth/agents. A
-bag without truth is scored against itself: what was forecast, against what was seen later (with
---artifact by that model, else by the forecasts in the bag where it holds any). SPA and IoU are in
-percent, every other rate 0-1.
+Data sets: `sim`, `sim-hard` and the worlds that training never sees are simulated drives (seeds
+A:B, B not included; from 900000 on no model was trained on them), `kitti:DIR` a KITTI drive,
+`bag:BAG` a bag that holds /truth/agents. A bag without truth is scored against itself: what was
+forecast, against what was seen later (with --artifact by that model, else by the forecasts in the
+bag where it holds any). SPA and IoU are in percent, every other rate 0-1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wm_ros.cli.progress import Progress
 
-DEFAULT_SEEDS = '900000:900200'
+if TYPE_CHECKING:
+    from wm_ros.evaluate.datasets import Dataset
+
 VALIDATION_SEEDS = '800000:800040'
 
 
@@ -26,15 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--dataset', default='sim',
                         help='sim, another simulated world, kitti:DIR or bag:BAG (default: sim)')
     parser.add_argument('--seeds', metavar='A:B',
-                        help=f'of simulated drives (default: {DEFAULT_SEEDS}, with '
+                        help='of simulated drives (default: those of bench-v1, with '
                              f'--choose-threshold {VALIDATION_SEEDS})')
     parser.add_argument('--seconds', type=float, default=10.0,
                         help='of each simulated drive (default: 10)')
     parser.add_argument('--rig', default='surround', choices=('surround', 'front', 'kitti'),
                         help='of simulated drives (default: surround)')
+    parser.add_argument('--cache', type=Path, metavar='DIR',
+                        help='where simulated drives are kept rendered, 16 MB each (default: '
+                             '~/.cache/wm_ros/drives)')
+    parser.add_argument('--no-cache', action='store_true', help='render, and keep nothing')
+    parser.add_argument('--render-only', action='store_true',
+                        help='render what is not in the cache yet, and score nothing')
     parser.add_argument('--artifact', type=Path, help='folder (default: the one that ships)')
     parser.add_argument('--backend', default='auto')
     parser.add_argument('--threads', type=int, default=1, help='of the backend, a worker')
+    parser.add_argument('--against', metavar='ARTIFACT[@BACKEND]', action='append', default=[],
+                        help='score this one too, over the same drives, and print by how much '
+                             '--artifact differs from it; may be given several times')
     parser.add_argument('--every', type=int, default=5,
                         help='frames from one scored forecast to the next (default: 5, 0.5 s)')
     parser.add_argument('--workers', type=int, default=2, help='processes that share the drives')
@@ -43,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='print the threshold of the highest SPA at a precision of 0.85 or '
                              'more, on validation seeds')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
+    parser.add_argument('--html', type=Path, metavar='FILE',
+                        help='write a page there: curves, and the worst drives to look at')
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,46 +64,109 @@ def run(arguments: argparse.Namespace) -> int:
         return _choose_threshold(arguments)
     if arguments.dataset.startswith('bag:') and _without_truth(arguments.dataset[4:]):
         return _against_itself(arguments)
+    from wm_ros.evaluate.table import comparison, table
+
+    dataset = _open(arguments)
+    if arguments.render_only:
+        return _render(dataset, arguments)
+    models = [_model(arguments, arguments.artifact, arguments.backend)]
+    for text in arguments.against:
+        folder, _, backend = text.partition('@')
+        models.append(_model(arguments, Path(folder), backend or arguments.backend))
+    scores = [_score(dataset, model, arguments) for model in models]
+    report = _head(arguments, dataset, models[0]) | scores[0].report()
+    report['against'] = [
+        {'artifact': model.folder.name, 'model_hash': model.hash, 'backend': model.backend,
+         'threshold': model.threshold, 'headline': scores[0].against(other)}
+        for model, other in zip(models[1:], scores[1:], strict=True)]
+    print(f'{report["dataset"]}: {report["artifact"]}, model {report["model_hash"][:12]}'
+          + (f', {report["benchmark"]} {report["benchmark_hash"][:12]}'
+             if report.get('benchmark') else ''))
+    print(table(report))
+    for entry in report['against']:
+        print('\n' + comparison(entry))
+    _write(arguments.json, report)
+    if arguments.html is not None:
+        from wm_ros.evaluate.score_page import write_page
+        write_page(arguments.html, report, dataset, models[0].source, models[0].threshold,
+                   arguments.every)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One artifact on one backend, as it is scored."""
+
+    folder: Path
+    backend: str
+    hash: str
+    threshold: float
+    source: Any
+
+
+def _model(arguments: argparse.Namespace, folder: Path | None, backend: str) -> _Model:
     from wm_ros.evaluate.predictors import PredictorSource
-    from wm_ros.evaluate.protocol import Task, evaluate
-    from wm_ros.evaluate.scores import DriveCounter, Scores
-    from wm_ros.evaluate.table import table
+    from wm_ros.evaluate.scores import CURVE_FROM
     from wm_ros.runtime.artifact import load_artifact
 
-    folder = _artifact_folder(arguments)
+    if folder is None:
+        from wm_ros.share import share_path
+        folder = share_path('models', 'world-model')
     artifact = load_artifact(folder)
     threshold = artifact.score_threshold if arguments.threshold is None else arguments.threshold
-    open_drive, keys = _drives(arguments, DEFAULT_SEEDS)
-    task = Task(open_drive, PredictorSource(str(folder), arguments.backend, arguments.threads,
-                                            threshold),
-                partial(DriveCounter, threshold), arguments.every)
-    counters = evaluate(task, keys, arguments.workers, Progress('scoring', 'drives'))
-    scores = Scores(counters, [str(key) for key in keys])
-    report = _head(arguments, folder, artifact.hash) | scores.report()
-    print(f'{report["dataset"]}: {report["artifact"]}, model {report["model_hash"][:12]}')
-    print(table(report))
-    _write(arguments.json, report)
+    source = PredictorSource(str(folder), backend, arguments.threads, min(threshold, CURVE_FROM))
+    return _Model(folder, backend, artifact.hash, threshold, source)
+
+
+def _open(arguments: argparse.Namespace, default_seeds: str | None = None) -> Dataset:
+    from wm_ros.data.render_cache import default_folder
+    from wm_ros.evaluate.datasets import open_dataset
+
+    folder = None if arguments.no_cache else arguments.cache or default_folder()
+    return open_dataset(arguments.dataset, arguments.seeds or default_seeds, arguments.seconds,
+                        arguments.rig, arguments.every, folder)
+
+
+def _render(dataset: Dataset, arguments: argparse.Namespace) -> int:
+    from wm_ros.evaluate.protocol import spread
+
+    if dataset.ensure is None:
+        raise ValueError('--render-only: want a simulated data set and a cache')
+    sizes = spread(dataset.ensure, dataset.keys, arguments.workers,
+                   Progress('rendering', 'drives'))
+    print(f'{dataset.name}: {len(sizes)} drives, {sum(sizes) / 1e6:.0f} MB, as '
+          f'{dataset.head["render_key"]}')
     return 0
+
+
+def _score(dataset: Dataset, model: _Model, arguments: argparse.Namespace) -> Any:
+    from wm_ros.evaluate.protocol import Task, evaluate
+    from wm_ros.evaluate.scores import DriveCounter, Scores
+
+    task = Task(dataset.open_drive, model.source, partial(DriveCounter, model.threshold),
+                arguments.every)
+    return Scores(evaluate(task, dataset.keys, arguments.workers,
+                           Progress(f'scoring {model.folder.name}', 'drives')),
+                  [str(key) for key in dataset.keys])
 
 
 def _choose_threshold(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate import threshold
     from wm_ros.evaluate.predictors import PredictorSource
     from wm_ros.evaluate.protocol import Task, evaluate
-    from wm_ros.runtime.artifact import load_artifact
 
-    folder = _artifact_folder(arguments)
-    open_drive, keys = _drives(arguments, VALIDATION_SEEDS)
-    task = Task(open_drive, PredictorSource(str(folder), arguments.backend, arguments.threads,
-                                            threshold.CANDIDATES[0]),
-                threshold.SweepCounter, arguments.every)
-    points = threshold.sweep(evaluate(task, keys, arguments.workers,
+    model = _model(arguments, arguments.artifact, arguments.backend)
+    dataset = _open(arguments, VALIDATION_SEEDS)
+    source = PredictorSource(str(model.folder), model.backend, arguments.threads,
+                             threshold.CANDIDATES[0])
+    task = Task(dataset.open_drive, source, threshold.SweepCounter, arguments.every)
+    points = threshold.sweep(evaluate(task, dataset.keys, arguments.workers,
                                       Progress('scoring', 'drives')))
     print(f'{"threshold":>9}{"SPA top-6":>11}{"precision":>11}{"recall":>8}{"EPA":>8}')
     for point in points:
         print(f'{point.threshold:>9.3f}{point.spa_top6:>11.1f}{point.precision:>11.3f}'
               f'{point.recall:>8.3f}{point.epa:>8.3f}')
-    _write(arguments.json, _head(arguments, folder, load_artifact(folder).hash)
+    _write(arguments.json, _head(arguments, dataset, model)
            | {'points': [vars(point) for point in points]})
     best = threshold.choose(points)
     print(f'chosen: {best.threshold:g}')
@@ -116,48 +193,10 @@ def _against_itself(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _artifact_folder(arguments: argparse.Namespace) -> Path:
-    if arguments.artifact is not None:
-        return arguments.artifact
-    from wm_ros.share import share_path
-    return share_path('models', 'world-model')
-
-
-def _drives(arguments: argparse.Namespace, default_seeds: str) -> tuple[Any, list[Any]]:
-    """Return how to open a drive and the keys of all drives."""
-    kind, _, place = arguments.dataset.partition(':')
-    if kind == 'kitti' and place:
-        from wm_ros.data.kitti import load_drive
-        return load_drive, [place]
-    if kind == 'bag' and place:
-        from wm_ros.data.bag_drive import BagDrive
-        return BagDrive, [place]
-    from wm_ros.data.simulator import SimulatedDrive
-    from wm_ros.sim.worlds import WORLDS
-    if kind not in WORLDS or place:
-        raise ValueError(f'--dataset {arguments.dataset}: want {", ".join(WORLDS)}, kitti:DIR or '
-                         'bag:BAG')
-    return (partial(SimulatedDrive, seconds=arguments.seconds, world=kind,
-                    rig_name=arguments.rig), parse_seeds(arguments.seeds or default_seeds))
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Return the seeds A .. B-1 of 'A:B'; raise ValueError for anything else."""
-    first, _, end = text.partition(':')
-    if not first.isdecimal() or not end.isdecimal() or int(end) <= int(first):
-        raise ValueError(f'--seeds {text}: want A:B with A < B, such as {DEFAULT_SEEDS}')
-    return list(range(int(first), int(end)))
-
-
-def _head(arguments: argparse.Namespace, folder: Path, model_hash: str) -> dict[str, Any]:
+def _head(arguments: argparse.Namespace, dataset: Dataset, model: _Model) -> dict[str, Any]:
     """Return what a report was made from."""
-    simulated = ':' not in arguments.dataset
-    default = VALIDATION_SEEDS if arguments.choose_threshold else DEFAULT_SEEDS
-    return {'dataset': arguments.dataset, 'artifact': folder.name, 'model_hash': model_hash,
-            'backend': arguments.backend, 'every': arguments.every,
-            'seeds': (arguments.seeds or default) if simulated else None,
-            'seconds': arguments.seconds if simulated else None,
-            'rig': arguments.rig if simulated else None}
+    return {'dataset': dataset.name, 'artifact': model.folder.name, 'model_hash': model.hash,
+            'backend': model.backend, 'every': arguments.every, **dataset.head}
 
 
 def _write(path: Path | None, report: dict[str, Any]) -> None:

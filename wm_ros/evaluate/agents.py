@@ -21,8 +21,12 @@ from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Forecast, Tr
 
 #: Ranges in metres; the first is the headline.
 RANGES_M = (30, 50)
+#: Bands of range in metres that are reported apart, the far end left out.
+BANDS_M = ((0, 10), (10, 20), (20, 30), (30, 40), (40, 50))
 #: Waypoints of 1, 2 and 3 s.
 HORIZON_WAYPOINTS = (2, 4, 6)
+#: Scores are counted in this many bins for the curve of precision over recall.
+SCORE_BINS = 100
 MOTIONS = ('standing', 'steady', 'speeding', 'turning', 'braking', 'starting')
 #: Groups of truth agents that are counted apart, in the order of the counts.
 GROUPS = ('all', 'moving', 'manoeuvring', *AGENT_CLASSES, *MOTIONS)
@@ -179,8 +183,9 @@ def count_agents(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
     errors = {k: metrics.displacements(
         metrics.top_modes(detections.trajectories[judged], detections.probabilities[judged], k),
         future) for k in (1, 6)}
-    right = {k: np.array([metrics.path_is_right(error[..., :steps])
-                          for steps in HORIZON_WAYPOINTS]).reshape(len(HORIZON_WAYPOINTS), -1)
+    right = {k: np.array([np.ones(len(judged), dtype=bool),
+                          *(metrics.path_is_right(error[..., :steps])
+                            for steps in HORIZON_WAYPOINTS)])
              for k, error in errors.items()}
     found = np.zeros(len(truth.ids), dtype=bool)
     found[partner[partner >= 0]] = True
@@ -205,6 +210,14 @@ def count_agents(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
             f'ended_6_{range_m}': (
                 (metrics.min_fde(best) < metrics.HIT_DISTANCE_M).sum() if near.any() else 0),
         }
+    distance = np.linalg.norm(truth.poses[:, :2], axis=-1)
+    band = np.array([(low <= distance) & (distance < high) & truth.visible
+                     for low, high in BANDS_M])
+    member = groups.astype(np.int64)
+    counts |= {'band_truths': band @ member, 'band_found': (band & found) @ member,
+               'band_futures': (band & known) @ member,
+               **{f'band_right_{k}': (band[:, agent] & right[k][-1]) @ member[agent]
+                  for k in (6, 1)}}
     return {key: np.asarray(value, dtype=np.float64) for key, value in counts.items()}
 
 
@@ -213,8 +226,8 @@ def agent_scores(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     Return rates from summed counts; leading axes (bootstrap draws) are kept.
 
     SPA, the share of visible agents in range that are detected and have a right path, is in
-    percent, the rest 0-1 and metres. `spa_top6_by_horizon` ends in (3,) and `spa_top6_by_group`
-    in (G,).
+    percent, the rest 0-1 and metres. `.._by_horizon` ends in (4,), `.._by_group` in (G,) and
+    `.._by_range` in (B, G).
     """
     headline, wide = RANGES_M
     out = {}
@@ -224,6 +237,7 @@ def agent_scores(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             spa = 100 * metrics.ratio(counts[f'right_{k}_{range_m}'], futures[..., None, :])
             out[f'spa_top{k}{suffix}'] = spa[..., -1, 0]
             out[f'spa_top{k}_by_horizon{suffix}'] = spa[..., :, 0]
+            out[f'spa_top{k}_moving_by_horizon{suffix}'] = spa[..., :, GROUPS.index('moving')]
             out[f'spa_top{k}_by_group{suffix}'] = spa[..., -1, :]
             out[f'spa_top{k}_moving{suffix}'] = spa[..., -1, GROUPS.index('moving')]
             out[f'spa_top{k}_manoeuvring{suffix}'] = spa[..., -1, GROUPS.index('manoeuvring')]
@@ -239,4 +253,27 @@ def agent_scores(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             f'min_ade_6{suffix}': metrics.ratio(counts[f'ade_6_{range_m}'], pathed),
             f'min_fde_6{suffix}': metrics.ratio(counts[f'fde_6_{range_m}'], pathed),
             f'miss_rate_6{suffix}': metrics.ratio(counts[f'missed_6_{range_m}'], pathed)}
+    for k in (6, 1):
+        out[f'spa_top{k}_by_range'] = 100 * metrics.ratio(counts[f'band_right_{k}'],
+                                                          counts['band_futures'])
+    out['recall_by_range'] = metrics.ratio(counts['band_found'], counts['band_truths'])
     return out
+
+
+def count_scores(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
+    """
+    Return `scores` (2, bins): detections within 30 m by score, invented ones and right ones.
+
+    Those that found only an agent that is not visible are left out. Greedy matching by score
+    makes every bin what it would be under any threshold below it.
+    """
+    partner = match(detections.poses[:, :2], detections.scores, truth.poses[:, :2],
+                    truth.visible)
+    place = detections.poses[:, :2].copy()
+    place[partner >= 0] = truth.poses[partner[partner >= 0], :2]
+    right = np.zeros(len(detections), dtype=bool)
+    right[partner >= 0] = truth.visible[partner[partner >= 0]]
+    near = in_range(place, RANGES_M[0])
+    bins = np.minimum((detections.scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
+    return {'scores': np.array([np.bincount(bins[which], minlength=SCORE_BINS) for which in
+                                (near & (partner < 0), near & right)], dtype=np.float64)}

@@ -125,6 +125,20 @@ def occupancy_scores(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
+def reliability(histogram: np.ndarray) -> dict[str, np.ndarray]:
+    """
+    Return `stated`, `outcome` and `cases` (15,) of occupancy by bin of probability.
+
+    From counts (2, 7, 2, 256) of all observed cells and steps; a bin without a cell is NaN.
+    """
+    seen = histogram[1].sum(axis=0)[:, :UNOBSERVED]  # (2, 255)
+    p = np.arange(UNOBSERVED) / 254.0
+    member = np.eye(ECE_BINS)[np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)]
+    cases = seen.sum(axis=0) @ member
+    return {'stated': metrics.ratio((seen.sum(axis=0) * p) @ member, cases),
+            'outcome': metrics.ratio(seen[1] @ member, cases), 'cases': cases}
+
+
 def _hard_iou(histogram: np.ndarray) -> np.ndarray:
     """IoU of (..., 2, 256) with cells called occupied from probability 0.5 on."""
     called = histogram[..., OCCUPIED_FROM:UNOBSERVED]

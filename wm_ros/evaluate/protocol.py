@@ -65,26 +65,32 @@ class Task:
 
 def evaluate(task: Task, keys: list[Any], workers: int = 1,
              progress: Callable[[int, int], None] | None = None) -> list[Any]:
-    """
-    Score the drives of `keys` and return their counters in the same order.
-
-    `workers` processes share the drives; 1 runs them here. `progress` is told how many are done.
-    """
+    """Score the drives of `keys` and return their counters in the same order; see `spread`."""
     if not keys:
         raise ValueError('evaluate: want at least one drive, got none')
-    counters = []
+    return spread(task, keys, workers, progress)
 
-    def collect(results: Iterator[Counter]) -> None:
-        for counter in results:
-            counters.append(counter)
+
+def spread(work: Callable[[Any], Any], keys: list[Any], workers: int = 1,
+           progress: Callable[[int, int], None] | None = None) -> list[Any]:
+    """
+    Return `work(key)` of all keys, in their order.
+
+    `workers` processes share the keys; 1 does them here. `progress` is told how many are done.
+    """
+    results = []
+
+    def collect(done: Iterator[Any]) -> None:
+        for result in done:
+            results.append(result)
             if progress is not None:
-                progress(len(counters), len(keys))
+                progress(len(results), len(keys))
 
     if workers <= 1 or len(keys) == 1:
-        collect(map(task, keys))
+        collect(map(work, keys))
     else:
         # Spawned, not forked: an inference library's threads do not survive a fork.
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(min(workers, len(keys)), context) as pool:
-            collect(pool.map(task, keys))
-    return counters
+            collect(pool.map(work, keys))
+    return results

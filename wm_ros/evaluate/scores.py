@@ -20,6 +20,10 @@ MODEL = 'model'
 BASELINES = baselines.NAMES
 ORACLES = tuple(f'oracle_{name}' for name in baselines.NAMES)
 
+#: Detections from this score on are drawn in the curve of precision over recall, whatever the
+#: threshold is.
+CURVE_FROM = 0.05
+
 Counts = dict[str, np.ndarray]
 _CHUNK = 200
 
@@ -31,6 +35,8 @@ class DriveCounter:
         self.threshold = threshold
         self.counts: dict[str, Counts] = {}
         self.forecasts = self.invalid = 0
+        #: Numbers of the visible agents within 30 m.
+        self.tracks: set[int] = set()
         self._seen_turns = baselines.TurnRates()
         self._true_turns = baselines.TurnRates()
 
@@ -45,6 +51,8 @@ class DriveCounter:
         odom_yaw = None if forecast.odom_from_base is None else float(forecast.odom_from_base[2])
         turns = self._seen_turns.update(forecast.stamp_ns, list(everything.track_ids),
                                         everything.poses[:, 2], odom_yaw)
+        near = truth.visible & agents.in_range(truth.poses[:, :2], agents.RANGES_M[0])
+        self.tracks.update(int(i) for i in truth.ids[near])
         kept = everything.scores >= self.threshold
         detections = everything.above(self.threshold)
         occupied, scored = occupancy.truth_occupancy(truth)
@@ -52,6 +60,7 @@ class DriveCounter:
         codes = (forecast.occupancy_agents if forecast.valid
                  else np.full_like(forecast.occupancy_agents, occupancy.UNOBSERVED))
         self._sum(MODEL, agents.count_agents(detections, truth)
+                  | agents.count_scores(everything, truth)
                   | calibration.count_calibration(detections, truth)
                   | occupancy.count_occupancy(codes, occupied, scored)
                   | occupancy.count_flow(forecast.flow, truth)
@@ -124,12 +133,12 @@ class Scores:
             rates |= calibration.calibration_scores(counts)
         return rates
 
-    def difference(self, name: str, baseline: str, top: int = 1, horizon: int = 2,
+    def difference(self, name: str, baseline: str, top: int = 1, horizon: int = 3,
                    group: str = 'all', seed: int = 0) -> Difference:
         """
         Return the SPA points by which `name` leads `baseline` within 30 m, drives paired.
 
-        `top` modes of `name` (a baseline has one), horizon 0, 1, 2 for 1, 2, 3 s.
+        `top` modes of `name` (a baseline has one), `horizon` 1, 2, 3 in seconds.
         """
         column, range_m = agents.GROUPS.index(group), agents.RANGES_M[0]
 
@@ -150,29 +159,71 @@ class Scores:
         rates = {name: _first(self.rates(name)) for name in (MODEL, *BASELINES, *ORACLES)}
         draws = self.rates(MODEL, draw_weights(self.n_drives, seed))
         model = rates[MODEL]
-        truths = self.per_drive(MODEL, f'truths_{agents.RANGES_M[0]}').sum(axis=0)
+        truths, wide, futures = (self.per_drive(MODEL, key).sum(axis=0) for key in (
+            f'truths_{agents.RANGES_M[0]}', f'truths_{agents.RANGES_M[1]}',
+            f'futures_{agents.RANGES_M[0]}'))
         report = {
             'n_drives': self.n_drives,
             'n_forecasts': sum(drive.forecasts for drive in self._drives),
             'n_invalid': sum(drive.invalid for drive in self._drives),
+            'n_tracks': sum(len(drive.tracks) for drive in self._drives),
             'n_agents': int(truths[0]),
-            'n_agents_50m': int(
-                self.per_drive(MODEL, f'truths_{agents.RANGES_M[1]}').sum(axis=0)[0]),
-            'n_agents_with_future': int(
-                self.per_drive(MODEL, f'futures_{agents.RANGES_M[0]}').sum(axis=0)[0]),
+            'n_agents_50m': int(wide[0]),
+            'n_agents_with_future': int(futures[0]),
+            'n_agents_by_group': _by_group(truths.astype(int)),
+            'n_agents_with_future_by_group': _by_group(futures.astype(int)),
             'threshold': self._drives[0].threshold,
             **_named(model),
             'oracle_cv_spa': rates['oracle_constant_velocity']['spa_top1'],
             'baselines': {name: _named(rates[name]) for name in BASELINES},
             'oracles': {name: _named(rates[name], SHORT) for name in ORACLES},
             'mix': self._mix(),
-            'ci': {key: interval(draws[key]) for key in INTERVALS},
+            'ci': {key: interval(draws[key]) for key in HEADLINE}
+            | {key: _named_intervals(key, interval(draws[key])) for key in CURVES_WITH_INTERVALS},
             'differences': self._differences(seed),
+            'curves': self._curves(),
             'drives': self._by_drive(),
         }
-        report['ci'] |= {key: interval(draws[key]) for key in (
-            'iou_near_to_2s', 'iou_far_to_2s', 'vpq_near', 'vpq_far')}
         return _plain(report)
+
+    def against(self, other: Scores, seed: int = 0) -> dict[str, Any]:
+        """
+        Return the headline figures of two models over the same drives, JSON-ready.
+
+        Each key of `HEADLINE` holds `this`, `other`, their `difference` and `ratio` with 95 %
+        intervals that draw the same drives for both. Raises ValueError for other drives.
+        """
+        if self._names != other._names:
+            raise ValueError(f'compare: {self.n_drives} and {other.n_drives} drives that are not '
+                             'the same')
+        weights = draw_weights(self.n_drives, seed)
+        mine, theirs = _first(self.rates(MODEL)), _first(other.rates(MODEL))
+        my_draws, their_draws = self.rates(MODEL, weights), other.rates(MODEL, weights)
+        out = {}
+        for key in HEADLINE:
+            low, high = interval(my_draws[key] - their_draws[key])
+            ratio_low, ratio_high = interval(metrics.ratio(my_draws[key], their_draws[key]))
+            out[key] = {'this': mine[key], 'other': theirs[key],
+                        'difference': mine[key] - theirs[key], 'low': low, 'high': high,
+                        'excludes_zero': bool(low > 0 or high < 0),
+                        'ratio': metrics.ratio(mine[key], theirs[key]), 'ratio_low': ratio_low,
+                        'ratio_high': ratio_high}
+        return _plain(out)
+
+    def _curves(self) -> dict[str, Any]:
+        """Return the points of the curves that a page draws, from all drives."""
+        wrong, right = self.per_drive(MODEL, 'scores').sum(axis=0)[:, ::-1].cumsum(axis=-1)
+        truths = self.per_drive(MODEL, f'truths_{agents.RANGES_M[0]}').sum(axis=0)[0]
+        thresholds = np.arange(agents.SCORE_BINS)[::-1] / agents.SCORE_BINS
+        told = np.flatnonzero(np.diff(right + wrong, prepend=0) > 0)
+        stated, outcome, cases = self.per_drive(MODEL, 'existence').sum(axis=0)
+        return {
+            'precision_recall': {
+                'threshold': thresholds[told], 'recall': metrics.ratio(right, truths)[told],
+                'precision': metrics.ratio(right, right + wrong)[told]},
+            'existence': {'stated': metrics.ratio(stated, cases),
+                          'outcome': metrics.ratio(outcome, cases), 'cases': cases},
+            'occupancy': occupancy.reliability(self.per_drive(MODEL, 'occupancy').sum(axis=0))}
 
     def _by_drive(self) -> list[dict[str, Any]]:
         """Return a few figures of each drive, the worst SPA first."""
@@ -202,17 +253,22 @@ class Scores:
 
         return {baseline: {f'spa_top{top}': {
             **{seconds: plain(baseline, top, horizon)
-               for horizon, seconds in enumerate(_HORIZONS_S)},
+               for horizon, seconds in enumerate(_HORIZONS_S) if horizon},
             'manoeuvring_3': plain(baseline, top, group='manoeuvring')} for top in (1, 6)}
             for baseline in (*BASELINES, 'oracle_constant_velocity')}
 
 
-#: Headline figures that get an interval.
-INTERVALS = ('spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision', 'recall',
-             'epa', 'min_ade_6', 'min_fde_6', 'miss_rate_6', 'brier', 'ece')
+#: Headline figures: each has an interval, and is compared between models.
+HEADLINE = ('spa_top6', 'spa_top1', 'spa_top6_50m', 'spa_top6_moving', 'precision', 'recall',
+            'epa', 'min_ade_6', 'min_fde_6', 'miss_rate_6', 'iou_near_to_2s', 'iou_far_to_2s',
+            'vpq_near', 'vpq_far', 'brier', 'ece')
+CURVES_WITH_INTERVALS = (
+    'spa_top6_by_horizon', 'spa_top1_by_horizon', 'spa_top6_by_group', 'spa_top6_by_range',
+    'recall_by_range', 'iou_near', 'iou_far', 'covariance_coverage')
 SHORT = ('spa_top1', 'spa_top1_50m', 'spa_top1_moving', 'spa_top1_manoeuvring',
          'spa_top1_by_horizon', 'spa_top1_by_group')
-_HORIZONS_S = ('1', '2', '3')
+_HORIZONS_S = ('0', '1', '2', '3')
+_BANDS = tuple(f'{low}-{high}' for low, high in agents.BANDS_M)
 _STEPS_S = tuple(f'{TIME_STEP_S * step:g}' for step in range(HORIZON_STEPS + 1))
 
 
@@ -227,11 +283,13 @@ def _named(rates: dict[str, np.ndarray], only: tuple[str, ...] | None = None) ->
         if only is not None and key not in only:
             continue
         if '_by_group' in key:
-            out[key] = dict(zip(agents.GROUPS, value, strict=True))
+            out[key] = _by_group(value)
+        elif '_by_range' in key:
+            out[key] = dict(zip(_BANDS, map(_by_group, value), strict=True))
         elif '_by_horizon' in key:
             out[key] = dict(zip(_HORIZONS_S, value, strict=True))
         elif key == 'covariance_coverage':
-            out[key] = {f'{100 * level:g}': dict(zip(_HORIZONS_S, row, strict=True))
+            out[key] = {f'{100 * level:g}': dict(zip(_HORIZONS_S[1:], row, strict=True))
                         for level, row in zip(calibration.LEVELS, value, strict=True)}
         elif np.ndim(value) == 1:
             out[key] = dict(zip(_STEPS_S, value, strict=True))
@@ -241,6 +299,19 @@ def _named(rates: dict[str, np.ndarray], only: tuple[str, ...] | None = None) ->
         out['soft_iou'] = {'near': out.pop('soft_iou_near'), 'far': out.pop('soft_iou_far')}
         out['vpq'] = {'near': out.pop('vpq_near'), 'far': out.pop('vpq_far')}
     return out
+
+
+def _by_group(values: np.ndarray) -> dict[str, Any]:
+    return dict(zip(agents.GROUPS, values, strict=True))
+
+
+def _named_intervals(key: str, ends: np.ndarray) -> dict[str, Any]:
+    """Give the interval (2, ...) of an array that `_named` names the same names."""
+    def pair(low: Any, high: Any) -> Any:
+        return ({name: pair(low[name], high[name]) for name in low} if isinstance(low, dict)
+                else [low, high])
+
+    return pair(*(_named({key: end})[key] for end in ends))
 
 
 def _plain(value: Any) -> Any:

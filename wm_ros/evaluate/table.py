@@ -21,20 +21,36 @@ _CALIBRATION = (('occupancy Brier', 'brier'), ('occupancy ECE', 'ece'), ('PR-AUC
 
 def table(report: dict[str, Any]) -> str:
     """Return the report as lines of at most 100 columns; '-' for what is not known."""
-    lines = [f'{report["n_drives"]} drives, {report["n_forecasts"]} forecasts '
-             f'({report["n_invalid"]} invalid), {report["n_agents"]} visible agents within 30 m '
-             f'({report["n_agents_with_future"]} with a whole future), threshold '
-             f'{report["threshold"]:g}', '']
+    lines = [f'{report["n_drives"]} drives, {report["n_forecasts"]} windows '
+             f'({report["n_invalid"]} invalid), threshold {report["threshold"]:g}',
+             f'visible agents within 30 m: {report["n_agents"]} of {report["n_tracks"]} tracks, '
+             f'{report["n_agents_with_future"]} with a whole future '
+             f'({report["n_agents_with_future_by_group"]["car"]} cars)', '']
     lines += _rows(report)
     lines += ['', 'share of motions: ' + ', '.join(
         f'{name} {_number(share, 2)}' for name, share in report['mix'].items() if share)]
-    lines += ['', *_groups(report), '', *_occupancy(report), '']
+    lines += ['', *_groups(report), '', *_ranges(report), '', *_occupancy(report), '']
     lines += [f'{label:<20}{_number(report.get(key), 4)}' for label, key in _CALIBRATION]
     coverage = report.get('covariance_coverage') or {}
     lines += [f'{level} % regions hold  ' + ', '.join(
         f'{_number(share, 3)} at {seconds} s' for seconds, share in by_horizon.items())
         for level, by_horizon in coverage.items()]
     lines += ['', *_differences(report['differences'])]
+    return '\n'.join(lines)
+
+
+def comparison(entry: dict[str, Any]) -> str:
+    """Return the headline figures of two models over the same drives, as `Scores.against` has."""
+    lines = [f'against {entry["artifact"]} on {entry["backend"]}, model '
+             f'{entry["model_hash"][:12]}, threshold {entry["threshold"]:g}: 95 % intervals of the '
+             'paired difference (* leaves out 0)',
+             f'{"":<18}{"this":>9}{"other":>9}{"difference":>12} {"":<18}{"ratio":>8}']
+    for key, row in entry['headline'].items():
+        lines.append(
+            f'{key:<18}{_number(row["this"], 3):>9}{_number(row["other"], 3):>9}'
+            f'{_number(row["difference"], 3):>12} '
+            f'{_span(row, 3):<19}{_number(row["ratio"], 3):>7} '
+            f'[{_number(row["ratio_low"], 3)}, {_number(row["ratio_high"], 3)}]')
     return '\n'.join(lines)
 
 
@@ -66,8 +82,9 @@ def _differences(differences: dict[str, Any]) -> Iterable[str]:
                 f'{_number(d["mean"], 1):>6} {_span(d):<16}' for d in cases.values()).rstrip()
 
 
-def _span(d: dict[str, Any]) -> str:
-    return f'[{_number(d["low"], 1)}, {_number(d["high"], 1)}]{"*" if d["excludes_zero"] else ""}'
+def _span(d: dict[str, Any], digits: int = 1) -> str:
+    return (f'[{_number(d["low"], digits)}, {_number(d["high"], digits)}]'
+            f'{"*" if d["excludes_zero"] else ""}')
 
 
 def _row(label: str, key: str, report: dict[str, Any], sources: list[dict[str, Any]],
@@ -87,6 +104,17 @@ def _groups(report: dict[str, Any]) -> Iterable[str]:
                    f'{_number(report["spa_top1_by_group"][name], 1):>10}'
                    f'{_number(report["recall_by_group"][name], 2):>8}'
                    f'{_number(oracle[name], 1):>11}')
+
+
+def _ranges(report: dict[str, Any]) -> Iterable[str]:
+    bands = report['spa_top6_by_range']
+    yield f'{"by range (m)":<22}' + ''.join(f'{band:>10}' for band in bands)
+    for label, key, group, digits in (
+            ('SPA top-6', 'spa_top6_by_range', 'all', 1),
+            ('  moving', 'spa_top6_by_range', 'moving', 1),
+            ('SPA top-1', 'spa_top1_by_range', 'all', 1), ('recall', 'recall_by_range', 'all', 3)):
+        yield f'  {label:<20}' + ''.join(
+            f'{_number(by_group[group], digits):>10}' for by_group in report[key].values())
 
 
 def _occupancy(report: dict[str, Any]) -> Iterable[str]:
