@@ -19,8 +19,6 @@ PRECISION = {'encode': 'uint8 x int8', 'fold': 'float16', 'rollout': 'uint8 x in
 
 _QMAX = 127
 _ZERO = {'signed': np.int8(0), 'unsigned': np.uint8(128), 'relu': np.uint8(0)}
-#: Operations that move values and change none: a dequantisation may as well stand behind them.
-_MOVES = ('Slice', 'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Expand', 'Identity', 'Gather')
 
 
 def derive_graph(graph: str, model: onnx.ModelProto, sizes: object = None) -> onnx.ModelProto:
@@ -35,7 +33,6 @@ def derive_graph(graph: str, model: onnx.ModelProto, sizes: object = None) -> on
     editor = _Editor(out.graph)
     editor.check()
     editor.transpose_weights()
-    editor.sink_dequantizers()
     editor.give_each_quantizer_its_convolution()
     editor.take_types()
     editor.quantize_biases()
@@ -108,53 +105,6 @@ class _Editor:
             node.CopyFrom(new)
         self.index()
 
-    def sink_dequantizers(self) -> None:
-        """Move dequantisation behind what only moves values, up to the products."""
-        held: dict[str, list[str]] = {}     # dequantised tensor: quantised one, scale, zero point
-        nodes: list[onnx.NodeProto] = []
-        for node in self.nodes:
-            first = held.get(node.input[0]) if node.input else None
-            if node.op_type == 'Shape' and first:   # a shape is the same on either side
-                node.input[0] = first[0]
-            elif node.op_type in _MOVES and first:
-                node.input[0] = first[0]
-                nodes += self._dequantized(node, first, held)
-                continue
-            elif node.op_type == 'Concat' and self._joins_equals(node, held):
-                own = next(held[name] for name in node.input if name in held)
-                for i, name in enumerate(node.input):
-                    if name in held:
-                        node.input[i] = held[name][0]
-                        continue
-                    node.input[i] = f'{node.name}/zeros_{i}'
-                    nodes.append(helper.make_node('QuantizeLinear', [name, *own[1:]],
-                                                  [node.input[i]], name=node.input[i]))
-                nodes += self._dequantized(node, own, held)
-                continue
-            elif node.op_type == 'DequantizeLinear' and not self.is_weight(node):
-                held[node.output[0]] = list(node.input)
-            nodes.append(node)
-        self.nodes = nodes
-        self.index()
-
-    def _dequantized(self, node: onnx.NodeProto, source: list[str],
-                     held: dict[str, list[str]]) -> list[onnx.NodeProto]:
-        """Return a move that acts on quantised values, and what dequantises its result."""
-        out, node.output[0] = node.output[0], f'{node.output[0]}_q'
-        held[out] = [node.output[0], *source[1:]]
-        return [node, helper.make_node('DequantizeLinear', held[out], [out],
-                                       name=f'{node.name}/dequantize')]
-
-    def _joins_equals(self, node: onnx.NodeProto, held: dict[str, list[str]]) -> bool:
-        """Tell whether a Concat joins activations of one scale, or zeros, which any scale has."""
-        scales = {tuple(held[name][1:]) for name in node.input if name in held}
-        return len(scales) == 1 and all(name in held or self._is_zero(name) for name in node.input)
-
-    def _is_zero(self, name: str) -> bool:
-        node = self.made_by.get(name)
-        return (node is not None and node.op_type == 'Mul'
-                and any(i in self.constants and not self.constants[i].any() for i in node.input))
-
     def give_each_quantizer_its_convolution(self) -> None:
         """
         Repeat a quantised convolution whose result is quantised twice, with two scales.
@@ -190,22 +140,29 @@ class _Editor:
 
     def take_types(self) -> None:
         """Give every activation its type: signed as a second factor, unsigned anywhere else."""
-        changed: dict[str, str] = {}
         nodes: list[onnx.NodeProto] = []
         for node in self.nodes:
             nodes.append(node)
             if node.op_type != 'QuantizeLinear':
                 continue
             kind = self._kind(node)
-            node.input[2] = self.constant(f'zero_point_{kind}', np.array(_ZERO[kind]))
-            self._pass_on(node.output[0], node.input[2], changed)
+            zero = self.constant(f'zero_point_{kind}', np.array(_ZERO[kind]))
+            node.input[2] = zero
+            for reader in self.read_by[node.output[0]]:
+                reader.input[2] = zero
             if kind == 'relu':
                 nodes.append(self._held_at_127(node))
         self.nodes = nodes
         self.index()
 
     def _kind(self, node: onnx.NodeProto) -> str:
-        roles = self._roles(node.output[0]) & {('Conv', 0), ('MatMul', 0), ('MatMul', 1)}
+        roles = set()
+        for reader in self.read_by[node.output[0]]:
+            if reader.op_type != 'DequantizeLinear':
+                raise ValueError(f'{self.graph.name}: {node.name} is read by a {reader.op_type}, '
+                                 'want DequantizeLinear')
+            roles |= {(user.op_type, list(user.input).index(reader.output[0]))
+                      for user in self.read_by[reader.output[0]]}
         if roles == {('MatMul', 1)}:
             return 'signed'
         relu = self.made_by.get(node.input[0])
@@ -213,30 +170,7 @@ class _Editor:
         if conv is not None and self._is_quantized(conv) and (
                 self.read_by[relu.output[0]] == [node]):
             return 'relu'
-        if ('MatMul', 1) in roles:
-            raise ValueError(f'{self.graph.name}: {node.name} is a first and a second factor')
         return 'unsigned'
-
-    def _roles(self, name: str) -> set[tuple[str, int]]:
-        """Return the operations that a quantised tensor meets, and as which input."""
-        roles: set[tuple[str, int]] = set()
-        for node in self.read_by[name]:
-            if node.op_type == 'DequantizeLinear':
-                for user in self.read_by[node.output[0]]:
-                    roles.add((user.op_type, list(user.input).index(node.output[0])))
-            elif node.op_type != 'Shape':
-                roles |= self._roles(node.output[0])
-        return roles
-
-    def _pass_on(self, name: str, zero: str, changed: dict[str, str]) -> None:
-        """Give what reads a quantised tensor, behind moves too, its zero point."""
-        for node in self.read_by[name]:
-            if node.op_type == 'DequantizeLinear':
-                if changed.setdefault(node.output[0], zero) != zero:
-                    raise ValueError(f'{self.graph.name}: {node.name} joins two types')
-                node.input[2] = zero
-            elif node.op_type != 'Shape':
-                self._pass_on(node.output[0], zero, changed)
 
     def _held_at_127(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """Saturate where int8 did; it also keeps sums of two products within 16 bits (AVX2)."""

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
+from wm_ros.model.parts import PARTS, Part
 from wm_ros.model.quant import fold_batch_norms
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.contract import GRAPHS, GraphSpec, graph_specs
@@ -21,37 +21,6 @@ OPSET = 17
 HALF_GRAPHS = ('fold', 'rollout')
 #: What stands behind a parameter's name where its weights are not stored as they are in torch.
 INT8_SUFFIX, HALF_SUFFIX, TRANSPOSED_SUFFIX = '_int8', '_half', '_t'
-
-
-class _Part(nn.Module):
-    """One graph of the contract: no batch dimension except the plans', outputs as a tuple."""
-
-    def __init__(self, model: WorldModel, spec: GraphSpec):
-        super().__init__()
-        self.model, self.spec = model, spec
-
-
-class _Encode(_Part):
-    def forward(self, images, lift_index, lift_weight):
-        memory, skip = self.model.encode(images[None], lift_index[None], lift_weight[None])
-        return memory[0], skip[0]
-
-
-class _Fold(_Part):
-    def forward(self, memory, now_from_frame, age_s, frame_mask, odometry_mask):
-        return self.model.fold(memory[None], now_from_frame[None], age_s[None], frame_mask[None],
-                               odometry_mask[None])[0]
-
-
-class _Rollout(_Part):
-    def forward(self, latent, skip, plans, ego_motion, odometry_mask):
-        count = plans.shape[0]
-        out = self.model.rollout(
-            latent[None].expand(count, -1, -1), skip[None].expand(count, -1, -1, -1), plans,
-            ego_motion[None].expand(count, -1), odometry_mask[None].expand(count, -1))
-        # What lies there now is the same under every plan.
-        out = {**out, 'road': out['road'][0], 'observed': out['observed'][0]}
-        return tuple(out[spec.name] for spec in self.spec.outputs)
 
 
 def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str, GraphSpec]:
@@ -66,11 +35,10 @@ def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str
                         FEATURE_GRID.rows)
     model.eval()
     fold_batch_norms(model)
-    parts = {'encode': _Encode, 'fold': _Fold, 'rollout': _Rollout}
     folder.mkdir(parents=True, exist_ok=True)
     for name in GRAPHS:
         path = folder / f'{name}.onnx'
-        _export(parts[name](model, specs[name]), specs[name], path, cameras)
+        _export(PARTS[name](model, specs[name]), specs[name], path, cameras)
         graph = onnx.load(path)
         fold_weight_quantizers(graph)
         name_weights(graph, model)
@@ -81,7 +49,7 @@ def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str
     return specs
 
 
-def _export(part: _Part, spec: GraphSpec, path: Path, cameras: int) -> None:
+def _export(part: Part, spec: GraphSpec, path: Path, cameras: int) -> None:
     example = tuple(_example(tensor.dtype, tensor.resolve(N=cameras, P=2))
                     for tensor in spec.inputs)
     free = {tensor.name: {axis: size for axis, size in enumerate(tensor.shape)
