@@ -39,24 +39,35 @@ class TemporalBottleneck(nn.Module):
         `now_from_frame` (B, 16, 3) holds x, y, yaw of each frame's base in the newest base;
         `age_s`, `frame_mask` (B, 16); `odometry_mask` (B, 1).
         """
-        tokens = self.tokens(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+        tokens = self.tokens(memory, now_from_frame, age_s, odometry_mask)
         state = torch.zeros_like(tokens[:, 0, :, :self.dim])
+        # One gradient for all slices in training; plain slices are what exports well.
+        inputs = tokens.unbind(1) if self.training else [tokens[:, t] for t in range(WINDOW_FRAMES)]
         for step in range(WINDOW_FRAMES):
-            state = self.observe(state, tokens[:, step], frame_mask[:, step])
+            state = self.observe(state, inputs[step], frame_mask[:, step])
         return state
 
     def tokens(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
-               frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
+               odometry_mask: torch.Tensor) -> torch.Tensor:
         """Warp and pool every frame: the recurrence's inputs (B, 16, 256, 3 * dim)."""
         batch = memory.shape[0]
         pose = now_from_frame * odometry_mask[:, :, None]   # unknown motion: no warp, and said so
-        maps = memory * frame_mask[:, :, None, None, None].to(memory.dtype)
-        warped = warp(maps.flatten(0, 1), pose.flatten(0, 1))
-        x = self.pool(warped).flatten(2).transpose(1, 2)    # (B*16, D, 16, 16) -> (B*16, 256, D)
-        x = x.reshape(batch, WINDOW_FRAMES, x.shape[1], self.dim)
+        warped = warp(memory.flatten(0, 1), pose.flatten(0, 1))
+        pool = self._pool_for_training if self.training else self._pool
+        x = pool(warped).reshape(batch, WINDOW_FRAMES, TOKEN_ROWS * TOKEN_ROWS, self.dim)
         when = torch.stack([age_s, odometry_mask.expand_as(age_s)], -1)
         x = F.relu(x + self.when(when)[:, :, None] + self.place)
         return self.inputs(x)
+
+    def _pool(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.pool(maps).flatten(2).transpose(1, 2)   # (M, D, 16, 16) -> (M, 256, D)
+
+    def _pool_for_training(self, maps: torch.Tensor) -> torch.Tensor:
+        """Pool as a product of patches: a strided convolution's weight gradient is slow on CPUs."""
+        patch = self.pool.kernel_size[0]
+        x = maps.unflatten(3, (TOKEN_ROWS, patch)).unflatten(2, (TOKEN_ROWS, patch))
+        x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)        # (M, 256, C*5*5)
+        return F.linear(x, self.pool.weight.flatten(1), self.pool.bias)
 
     def observe(self, state: torch.Tensor, inputs: torch.Tensor,
                 present: torch.Tensor) -> torch.Tensor:

@@ -51,9 +51,12 @@ class Decoder(nn.Module):
         x = x.reshape(-1, TOKEN_ROWS, TOKEN_ROWS, patch, patch * self.channels)
         return x.transpose(2, 3).reshape(-1, rows, cols, self.channels)
 
-    def forward(self, states: torch.Tensor, skip: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, states: torch.Tensor, skip: torch.Tensor,
+                chosen: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """
         Decode states (B, 7, 256, dim) with skip features (B, skip, R, R).
+
+        `chosen` are the steps of the states where they are not all seven; the first has to be 0.
 
         Returns `occupancy` (B, 7, Y, X) logits, `flow` (B, 7, 2, Y, X) metres backward, `road`
         (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, 2R, 2R) logits of agent centres
@@ -61,8 +64,9 @@ class Decoder(nn.Module):
         """
         batch, steps = states.shape[:2]
         maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
+        bias = self.step_bias if chosen is None else self.step_bias[chosen]
         still = self.skip(skip).permute(0, 2, 3, 1)         # (B, C, R, R) -> (B, R, R, C)
-        x = F.relu(maps + still[:, None] + self.step_bias[:, None, None])
+        x = F.relu(maps + still[:, None] + bias[:, None, None])
         x = x.flatten(0, 1).permute(0, 3, 1, 2)             # (B, 7, R, R, C) -> (B*7, C, R, R)
         x = x + F.relu(self.mix(x))
         dense = to_output_grid(self.occupancy(x)).unflatten(0, (batch, steps))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from wm_ros.train.targets import centre_heat
-from wm_ros.types import HORIZON_STEPS, TIME_STEP_S
+from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, TIME_STEP_S
 
 #: Weight of the mean of all modes beside the winner's.
 LOSERS_SHARE = 0.05
@@ -43,8 +43,32 @@ def occupancy_loss(logits: torch.Tensor, target: torch.Tensor,
 
 def flow_loss(flow: torch.Tensor, target: torch.Tensor, occupied: torch.Tensor) -> torch.Tensor:
     """Smooth L1 of backward flow (B, T, 2, Y, X) where the truth is occupied, metres."""
-    error = F.smooth_l1_loss(flow.float(), target, reduction='none').sum(2) * occupied
-    return error.sum() / occupied.sum().clamp_min(1.0)
+    chosen = occupied.bool()
+    found, wanted = flow.movedim(2, -1)[chosen], target.movedim(2, -1)[chosen]    # (M, 2)
+    return F.smooth_l1_loss(found.float(), wanted, reduction='sum') / max(1, len(found))
+
+
+def motion_loss(motion: torch.Tensor, agents: torch.Tensor, use: torch.Tensor) -> torch.Tensor:
+    """
+    Smooth L1 of the agents' velocities, m/s, read from the tokens that they stand in.
+
+    `motion` (B, 256, 2 * P * P) holds x and y of each of a token's P x P cells.
+    """
+    rows = round(motion.shape[1] ** 0.5)
+    patch = round((motion.shape[2] / 2) ** 0.5)
+    cells = rows * patch
+    half_m = -FEATURE_GRID.x_min_m
+    place = ((agents[..., 0:2] + half_m) / (2 * half_m) * cells).long().clamp(0, cells - 1)
+    col, row = place.unbind(-1)
+    token, cell = (torch.div(row, patch, rounding_mode='floor') * rows
+                   + torch.div(col, patch, rounding_mode='floor'),
+                   row % patch * patch + col % patch)
+    maps = motion.float().unflatten(2, (patch * patch, 2)).flatten(1, 2)      # (B, 256*P*P, 2)
+    at = (token * patch * patch + cell)[..., None].expand(-1, -1, 2)
+    error = F.smooth_l1_loss(maps.gather(1, at) * 5.0, agents[..., 6:8], reduction='none',
+                             beta=0.5).sum(-1)
+    weight = use * (1 + 2 * (agents[..., 6:8].norm(dim=-1) > 0.5))
+    return (error * weight).sum() / use.sum().clamp_min(1.0)
 
 
 def ground_loss(road: torch.Tensor, observed: torch.Tensor, road_target: torch.Tensor,
