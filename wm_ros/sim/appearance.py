@@ -47,9 +47,41 @@ class Style:
     flake: float = 0.35            # brightness
     drops: float = 0.0             # mean number on the glass
     drop_light: float = 1.0
+    snow: float = 0.0              # share of the road that is white
 
 
-def sample_style(rng: np.random.Generator) -> Style:
+def sample_style(rng: np.random.Generator, season: str = '') -> Style:
+    """Draw a look; `season` is '' for green ones, or 'snow'."""
+    look = _any_style(rng)
+    if season == 'snow':
+        return _snowy(look, rng)
+    if season:
+        raise ValueError(f"season: want '' or 'snow', got {season!r}")
+    return look
+
+
+def _snowy(look: Style, rng: np.random.Generator) -> Style:
+    """Return the look with snow on the ground, mostly falling too: pale, flat, hazy."""
+    white = np.array([226., 231., 238.])
+    falling = rng.random() < .75
+    bright = 1.0 if look.light == 'night' else rng.uniform(.8, 1.0)
+    pale = np.array([205., 209., 214.]) * bright * (1 if look.light != 'night' else .16)
+    dull = look.light != 'night' and (falling or rng.random() < .5)
+    return replace(
+        look, light='overcast' if dull else look.light,
+        sun_strength=.05 if dull else look.sun_strength * .6,
+        shadow=.93 if dull else look.shadow,
+        ambient=np.array([.86, .88, .92]) * bright if dull else look.ambient,
+        fog_per_m=rng.uniform(.003, .018) if falling else rng.uniform(.001, .005),
+        fog=pale, horizon=pale, zenith=pale * .93 if dull else look.zenith,
+        terrain=white * rng.uniform(.9, 1.0), pavement=white * rng.uniform(.8, .97),
+        leaves=np.array([150., 146., 140.]) * rng.uniform(.7, 1.25), snow=rng.uniform(.25, 1.0),
+        wet=0.0, contrast=rng.uniform(.75, 1.0), rain=rng.uniform(.8, 4.0) if falling else 0.0,
+        streak_px=rng.uniform(1, 5), flake_px=rng.uniform(1.2, 3.0), flake=rng.uniform(.5, .9),
+        drops=rng.uniform(0, 6) if falling else 0.0)
+
+
+def _any_style(rng: np.random.Generator) -> Style:
     light = str(rng.choice(['sun', 'overcast', 'rain', 'dusk', 'night'],
                            p=[.46, .27, .09, .08, .10]))
     azimuth = rng.uniform(-np.pi, np.pi)

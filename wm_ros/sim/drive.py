@@ -161,19 +161,21 @@ def _interpolate(track: np.ndarray, t: float) -> np.ndarray:
 
 
 def simulate(seed: int, seconds: float, world: str = 'sim', rate_hz: float = 10.0,
-             settle_s: float = 4.0) -> Drive:
+             settle_s: float = 4.0, ego_stops_s: float | None = None) -> Drive:
     """
     Simulate a drive of `seconds` at `rate_hz`; the same arguments give the same drive anywhere.
 
-    `world` is a key of `traffic.WORLDS`. The traffic runs `settle_s` before the first frame and
-    3 s beyond the last, so every future is known.
+    `world` is a key of `worlds.WORLDS`. The traffic runs `settle_s` before the first frame and
+    3 s beyond the last, so every future is known. With `ego_stops_s` the ego brakes to a halt from
+    that moment of the drive on, and all else begins as it would without.
     """
     if world not in WORLDS:
         raise ValueError(f'world: want one of {", ".join(WORLDS)}, got {world!r}')
     n = int(round(seconds * rate_hz))
     if n < 1:
         raise ValueError(f'seconds: want at least one frame at {rate_hz} Hz, got {seconds}')
-    layout = make_layout(seeds.generator(seed, seeds.LAYOUT))
+    layout = make_layout(seeds.generator(seed, seeds.LAYOUT), WORLDS[world].place)
     total = settle_s + seconds + FUTURE_S + 0.3
-    simulation = Simulation(layout, WORLDS[world], seeds.generator(seed, seeds.TRAFFIC), total)
+    simulation = Simulation(layout, WORLDS[world], seeds.generator(seed, seeds.TRAFFIC), total,
+                            None if ego_stops_s is None else settle_s + ego_stops_s)
     return Drive(seed, world, layout, simulation.run(), n, rate_hz, settle_s)

@@ -51,8 +51,8 @@ def classes_at(layout: Layout, points: np.ndarray) -> np.ndarray:
     return layout.classes[np.clip(cells[..., 1], 0, rows - 1), np.clip(cells[..., 0], 0, cols - 1)]
 
 
-def furnish(layout: Layout, rng: np.random.Generator) -> None:
-    """Place buildings, trees, poles and so on; draw them into the rasters."""
+def _town(layout: Layout, rng: np.random.Generator) -> list:
+    """Return what lines the roads of a town."""
     statics: list = []
     share = {'street': 0.85, 'suburb': 0.6, 'arterial': 0.45}[layout.kind]
     storeys = {'street': (3, 7), 'suburb': (1, 3), 'arterial': (2, 9)}[layout.kind]
@@ -116,6 +116,46 @@ def furnish(layout: Layout, rng: np.random.Generator) -> None:
                         q, h = place(int(min(i + gap * k, n - 1)),
                                      far if what == PARASOL else road.half_m(side) + 0.4)
                         statics.append((*q, h, *size, what))
+    return statics
+
+
+def _country(layout: Layout, rng: np.random.Generator) -> list:
+    """Return what stands by a country road: hedges, fences, trees, posts, now and then a farm."""
+    statics: list = []
+    hedged, wooded = rng.uniform(.1, .8), rng.uniform(0, .8)
+    for road in layout.roads:
+        n = len(road.centre)
+        for side, sign in ((0, -1), (1, 1)):
+            at = rng.uniform(0, 20)
+            while at < n - 20:
+                long = rng.uniform(6, 14)
+                i = int(at + long / 2)
+                h = road.heading[i]
+                away = sign * np.array([-np.sin(h), np.cos(h)])
+                edge = road.half_m(side)
+                if rng.random() < hedged:
+                    what, wide = (HEDGE, .9) if rng.random() < .7 else (FENCE, .15)
+                    statics.append((*(road.centre[i] + (edge + rng.uniform(1.2, 2.2)) * away), h,
+                                    long, wide, rng.uniform(.8, 2.0), what))
+                for _ in range(rng.poisson(2.0 * wooded)):
+                    statics.append((*(road.centre[i] + (edge + rng.uniform(2.5, 25)) * away), h,
+                                    .4, .4, rng.uniform(4, 13), TREE))
+                if rng.random() < .03:
+                    statics.append((*(road.centre[i] + (edge + rng.uniform(14, 28)) * away), h,
+                                    rng.uniform(9, 22), rng.uniform(8, 12), rng.uniform(4, 7),
+                                    BUILDING))
+                at += long * rng.uniform(.9, 1.3)
+            for i in np.arange(rng.uniform(0, 40), n - 1, rng.uniform(30, 55)).astype(int):
+                h = road.heading[i]
+                foot = road.offset(sign * (road.half_m(side) + 2.0))[i]
+                statics.append((*foot, h, .14, .14, rng.uniform(6, 8), POLE)
+                               if rng.random() < .6 else (*foot, h, .12, .12, .9, BOLLARD))
+    return statics
+
+
+def furnish(layout: Layout, rng: np.random.Generator) -> None:
+    """Place buildings, trees, poles and so on; draw them into the rasters."""
+    statics = (_country if layout.kind == 'rural' else _town)(layout, rng)
     for x, y in rng.uniform(layout.origin, layout.origin + np.array(
             layout.classes.shape[::-1]) * RASTER_M, (rng.integers(20, 160), 2)):
         tree = rng.random() < .6                     # open ground

@@ -26,6 +26,8 @@ class Ground:
         self._style, self._rng = style, rng
         self._image[:] = np.clip(style.terrain, 0, 255)
         self._paint(layout)
+        if style.snow:
+            self._snow(layout)
         self._texture()
         self._shadows(layout)
         light = style.ambient + style.sun_strength * max(style.sun[2], .0)
@@ -63,6 +65,9 @@ class Ground:
     def _paint(self, layout: Layout) -> None:
         style, rng = self._style, self._rng
         kerb = style.pavement * rng.uniform(.8, 1.2)
+        if layout.kind == 'rural':
+            kerb = style.terrain * rng.uniform(.75, 1.0)          # a worn verge
+            self._fields()
         for road in layout.roads:
             self._fill(strip(road, -road.half_m(0) - road.pavement_m,
                              road.half_m(1) + road.pavement_m), style.pavement)
@@ -90,7 +95,7 @@ class Ground:
         white = style.marking
         centre = white if rng.random() < .7 else np.array([205., 165., 60.])
         worn = rng.uniform(.12, .16)
-        lines = rng.random() < .85
+        lines = rng.random() < (.5 if layout.kind == 'rural' else .85)
         for road in layout.roads:
             if road.lanes[1] and (lines or road.lanes[0] > 1):
                 if rng.random() < .5:
@@ -136,6 +141,46 @@ class Ground:
                 corner = centre_xy + a * u
                 self._fill([corner - 1.4 * v, corner + .5 * u - 1.4 * v,
                             corner + .5 * u + 1.4 * v, corner + 1.4 * v], white)
+
+    def _fields(self) -> None:
+        """Paint fields: large patches, some with furrows."""
+        rng, cell = self._rng, self._cell
+        rows, cols = self._image.shape[:2]
+        size = int(rng.uniform(40, 90) / cell)
+        kinds = self._style.terrain * np.array([[1., 1., 1.], [1.25, 1.15, .7], [.95, .75, .6],
+                                                [.75, .95, .6], [1.3, 1.2, .9]])
+        if self._style.snow:
+            kinds = np.repeat(self._style.terrain[None], 5, 0) * rng.uniform(.9, 1., (5, 1))
+        for y in range(0, rows, size):
+            for x in range(0, cols, size):
+                part = self._image[y:y + size, x:x + size]
+                part[:] = np.clip(kinds[rng.integers(5)], 0, 255)
+                if rng.random() < .4:
+                    step = max(3, int(rng.uniform(.5, 1.6) / cell))
+                    lines = (slice(None), slice(None, None, step))[::rng.choice([-1, 1])]
+                    part[lines] = part[lines] * .8
+
+    def _snow(self, layout: Layout) -> None:
+        """Lay snow on the roads, thinner where wheels go."""
+        rng, style = self._rng, self._style
+        rows, cols = self._image.shape[:2]
+        thin = np.zeros((rows, cols), np.uint8)
+        for road in layout.roads:
+            for side, sign in ((0, -1), (1, 1)):
+                for k in range(road.lanes[side]):
+                    for wheel in (-.8, .8):
+                        line = road.offset(sign * (k + .5) * road.lane_m + wheel)
+                        cv2.polylines(thin, [self._cells(line)], False, 255,
+                                      max(1, int(.6 / self._cell)), cv2.LINE_8, 3)
+        for points in layout.paths.points[layout.paths.lane != np.arange(len(layout.paths.lane))]:
+            cv2.polylines(thin, [self._cells(points)], False, 150,
+                          max(1, int(1.8 / self._cell)), cv2.LINE_8, 3)
+        thin = cv2.blur(thin, (max(1, int(.5 / self._cell)),) * 2).astype(np.float32) / 255
+        tile = noise_tile(rng, 512, 6)
+        patchy = np.tile(tile, (rows // 512 + 1, cols // 512 + 1))[:rows, :cols]
+        cover = np.clip(2.2 * style.snow - .3 + .5 * patchy - 1.5 * thin, 0, 1)[..., None]
+        white = np.clip(style.terrain, 0, 255).astype(np.float32)
+        self._image = (self._image * (1 - cover) + white * cover).astype(np.uint8)
 
     def _wear(self, road, tone) -> None:
         """Paint tracks of tyres, seams and covers on one road."""

@@ -45,8 +45,16 @@ def _road(rng, start_heading, curvature, lanes, lane_m, parking, pavement_m, mid
     return Road(centre, headings(centre), lanes, lane_m, parking, pavement_m)
 
 
-def make_layout(rng: np.random.Generator) -> Layout:
-    """Return a random place: 'street', 'suburb' or 'arterial'."""
+def make_layout(rng: np.random.Generator, place: str = '') -> Layout:
+    """
+    Return a random place: 'street', 'suburb' or 'arterial', or 'rural' where asked for.
+
+    'rural' is a narrow road of many bends through fields, without kerbs, pavements or lamps.
+    """
+    if place == 'rural':
+        return _rural(rng)
+    if place:
+        raise ValueError(f"place: want '' or 'rural', got {place!r}")
     kind = rng.choice(['street', 'suburb', 'arterial'], p=[0.5, 0.25, 0.25])
     lane_m = rng.uniform(3.0, 3.7)
     n = {'street': rng.choice([1, 1, 2]), 'suburb': 1, 'arterial': rng.choice([2, 2, 3])}[kind]
@@ -86,6 +94,42 @@ def make_layout(rng: np.random.Generator) -> Layout:
     return layout
 
 
+def _rural(rng: np.random.Generator) -> Layout:
+    lane_m, verge, length = rng.uniform(2.5, 3.1), rng.uniform(0.3, 1.2), 440.0
+    main = _road(rng, 0.0, _bend(rng, length, 0.007), (1, 1), lane_m, (False, False), 0.0)
+    roads, junctions = [main], []
+    if rng.random() < 0.5:
+        i = int(rng.uniform(110, 330))
+        angle = float(main.heading[i] + np.pi / 2 + rng.normal(0, 0.2))
+        roads.append(_road(rng, angle, _bend(rng, 360.0, 0.004), (1, 1), rng.uniform(2.3, 2.8),
+                           (False, False), 0.0, main.centre[i]))
+        junctions.append(Junction(
+            main.centre[i], float(main.heading[i]), angle, (roads[1].half_m(0) + 4.0,
+                                                            main.half_m(0) + 4.0),
+            'priority', 30.0, 0.0, 0.5))
+    layout = Layout('rural', roads, junctions, paths_through(roads, junctions))
+    if junctions:
+        layout.junction_polygons.append(_octagon(junctions[0], main, roads[1]))
+    for road in roads:
+        for side, sign in ((0, -1), (1, 1)):
+            layout.pavements.append(road.offset(sign * (road.half_m(side) + verge)))
+    _raster(layout)
+    furnish(layout, rng)
+    return layout
+
+
+def _octagon(junction: Junction, main: Road, cross: Road) -> np.ndarray:
+    """Return the asphalt where two roads meet; its corners are cut off."""
+    um = np.array([np.cos(junction.main_heading), np.sin(junction.main_heading)])
+    uc = np.array([np.cos(junction.cross_heading), np.sin(junction.cross_heading)])
+    a0, a1 = cross.half_m(0), cross.half_m(1)
+    b0, b1 = main.half_m(0), main.half_m(1)
+    ca, cb = junction.box[0] - max(a0, a1), junction.box[1] - max(b0, b1)
+    shape = [(a0 + ca, -b0), (a0 + ca, b1), (a0, b1 + cb), (-a1, b1 + cb),
+             (-a1 - ca, b1), (-a1 - ca, -b0), (-a1, -b0 - cb), (a0, -b0 - cb)]
+    return np.array([junction.xy + u * um + v * uc for u, v in shape])
+
+
 def _areas(layout: Layout, rng: np.random.Generator) -> None:
     """Add junction polygons, crossings, pavement lines and a car park."""
     for j, junction in enumerate(layout.junctions):
@@ -94,16 +138,11 @@ def _areas(layout: Layout, rng: np.random.Generator) -> None:
         main, cross = layout.roads[0], layout.roads[j + 1]
         a0, a1 = cross.half_m(0), cross.half_m(1)
         b0, b1 = main.half_m(0), main.half_m(1)
-        ca, cb = junction.box[0] - max(a0, a1), junction.box[1] - max(b0, b1)
-        # Kerbs cut off the corners: an octagon.
         if junction.radius_m:
             layout.junction_polygons += roundabout.areas(junction, main, cross)
             layout.islands.append((junction.xy, junction.radius_m - roundabout.INNER_M))
         else:
-            shape = [(a0 + ca, -b0), (a0 + ca, b1), (a0, b1 + cb), (-a1, b1 + cb),
-                     (-a1 - ca, b1), (-a1 - ca, -b0), (-a1, -b0 - cb), (a0, -b0 - cb)]
-            layout.junction_polygons.append(
-                np.array([junction.xy + u * um + v * uc for u, v in shape]))
+            layout.junction_polygons.append(_octagon(junction, main, cross))
         back = 6.5 if junction.radius_m else 1.2      # a car's length before the circle
         if junction.control == 'signal' or rng.random() < 0.5:
             for sign in (-1, 1):

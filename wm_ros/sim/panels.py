@@ -32,7 +32,7 @@ class Panels:
     def _make(self, statics, seeds, kind_of_place: str) -> list:
         """Return (centre, origin, along, width, height, normal, kind, seed) of upright faces."""
         panels = []
-        pitched = {'street': 30, 'suburb': 85, 'arterial': 15}[kind_of_place]
+        pitched = {'street': 30, 'suburb': 85, 'arterial': 15, 'rural': 100}[kind_of_place]
         for row, seed in zip(statics, seeds, strict=True):
             x, y, yaw, length, width, height, kind = row
             if kind not in (BUILDING, WALL, HEDGE, FENCE):
@@ -55,7 +55,10 @@ class Panels:
                     inward = -normal * depth / 2 + np.array([0., 0., ridge])
                     if (f < 2) == (length >= width):
                         quad = np.array([a - along * .3, b + along * .3, b + inward, a + inward])
-                        tone = _ROOFS[seed % len(_ROOFS)] * light_on(
+                        tiles = _ROOFS[seed % len(_ROOFS)]
+                        if self.style.snow:
+                            tiles = self.style.terrain
+                        tone = tiles * light_on(
                             self.style, normal * .6 + np.array([0., 0., .8]))
                     else:
                         top = (a + b) / 2 + np.array([0., 0., ridge])

@@ -63,7 +63,8 @@ class Population:
     """The road users of one drive: vehicles on paths, parked ones, people with their ways."""
 
     def __init__(self, layout: Layout, world: World, rng: np.random.Generator,
-                 total_s: float) -> None:
+                 total_s: float, ego_stops_s: float | None = None) -> None:
+        self.ego_stops_s = np.inf if ego_stops_s is None else ego_stops_s
         self.layout, self.world, self.rng, self.total_s = layout, world, rng, total_s
         self.vehicles = Vehicles()
         self.fixed: list = []        # pose, kind, size
@@ -80,8 +81,9 @@ class Population:
         through = [i for i in range(len(paths.length)) if paths.lane[i] == i]
         turns = [i for i in range(len(paths.length)) if paths.lane[i] != i]
         main = [i for i in through if paths.road[i] == 0]
-        speed = {'street': (6.5, 12.5), 'suburb': (6.5, 12.0), 'arterial': (9.0, 17.0)}
-        self.speed_range = speed[self.layout.kind]
+        speed = {'street': (6.5, 12.5), 'suburb': (6.5, 12.0), 'arterial': (9.0, 17.0),
+                 'rural': (10.0, 20.0)}[self.layout.kind]
+        self.speed_range = (speed[0] * self.world.pace, speed[1] * self.world.pace)
         want = rng.uniform(*self.speed_range)
         if turns and rng.random() < 0.35:
             path = int(rng.choice(turns))
@@ -288,9 +290,44 @@ class Population:
                 start = a - u * 0.5 + along * rng.uniform(0, 14)
                 add([start, a, b, b + u * 1.0 + along * 30], [rng.uniform(0, 5),
                     rng.uniform(0, 6), 0.0, 0.0], np.clip(rng.normal(1.4, .2), .8, 2.2))
+        self._jumpers(add, route)
         self.ways = np.array(ways, float).reshape(-1, 6, 2)
         self.waits = np.array(waits, float).reshape(-1, 6)
         self.walk_speed = np.array(speeds, float)
         self.walk_kind = np.array(kinds, int)
         self.careful = np.array(careful)
         self.walk_size = np.array([sample_size(rng, k) for k in kinds]).reshape(-1, 3)
+        jumps = self.careful < 0
+        if jumps.any():                             # from a dog to a deer
+            self.walk_size[jumps] *= rng.uniform(.9, 2.0, (int(jumps.sum()), 1))
+
+    def _jumpers(self, add, route: np.ndarray) -> None:
+        """
+        Add animals beside the ego's way that run across when it comes near.
+
+        `careful` is negative for them: minus the distance in metres at which they start. In half
+        of the drives the ego does not brake for them (`blind`); they start farther off then.
+        """
+        rng, (fewest, most) = self.rng, self.world.jumpers
+        self.blind = False
+        if not most:
+            return
+        self.blind = bool(rng.random() < 0.5)
+        want = self.vehicles.want[0]
+        path = int(self.vehicles.path[0])
+        at = self.vehicles.s[0] + want * rng.uniform(5.0, 11.0)
+        k = int(np.clip(at, 5, self.paths.length[path] - 6))
+        along, across = self.paths.heading[path, k], rng.choice([-1, 1])
+        ahead = np.array([np.cos(along), np.sin(along)])
+        side = across * np.array([-ahead[1], ahead[0]])
+        road = self.layout.roads[int(self.paths.road[path])]
+        wide = road.half_m(0) + road.half_m(1)
+        trigger = want * rng.uniform(2.0, 3.0) + 8 if self.blind else want * rng.uniform(
+            1.0, 2.0) + 5
+        for n in range(rng.integers(fewest, most, endpoint=True)):
+            place = self.paths.points[path, k] + ahead * rng.normal(0, 1.5)
+            start = place + side * (wide / 2 + rng.uniform(1.5, 6.0))
+            back = rng.random() < 0.2               # some turn round on the road
+            end = place + (side if back else -side) * (wide / 2 + rng.uniform(6, 25))
+            add([start, place + side * rng.uniform(-1, 2), end + ahead * rng.normal(0, 4)],
+                [1e9, 0.0, 1e9], rng.uniform(4.0, 9.0), ANIMAL, -(trigger - 4.0 * n))

@@ -25,7 +25,7 @@ from wm_ros.sim.pieces import draw_static
 from wm_ros.sim.roads import BUILDING, FENCE, HEDGE, TREE, WALL
 from wm_ros.sim.scene import AgentMeshes, Sprites
 from wm_ros.sim.view import NEAR_M, Camera, View
-from wm_ros.sim.worlds import ANIMAL, BICYCLE, MOTORCYCLE, PEDESTRIAN, STEP_S
+from wm_ros.sim.worlds import ANIMAL, BICYCLE, MOTORCYCLE, PEDESTRIAN, STEP_S, WORLDS
 from wm_ros.types import CameraRig
 
 #: Model input width, at which pixels are counted for the visibility rule.
@@ -62,7 +62,7 @@ class Renderer:
         self.drive, self.rig = drive, rig
         self._seed = drive.seed if seed is None else seed
         rng = seeds.generator(self._seed, seeds.APPEARANCE)
-        self.style = sample_style(rng)
+        self.style = sample_style(rng, WORLDS[drive.world].season)
         wide = max(camera.width for camera in rig.cameras)
         fine = wide > 800
         layout = drive.layout

@@ -91,6 +91,11 @@ class AgentMeshes:
                 quads.append(scaled)
                 normals.append(normals_of(scaled))
                 colours.append(table[material])
+                if style.snow:                      # on roofs and bonnets
+                    flat = normals[-1][:, 2:] > .6
+                    share = .75 * style.snow * rng.random()
+                    colours[-1] = np.where(flat, colours[-1] * (1 - share)
+                                           + style.terrain * share, colours[-1])
                 materials.append(material)
                 details.append(detail)
                 self.start[a + 1] = self.start[a] + len(mesh)

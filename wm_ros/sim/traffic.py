@@ -14,7 +14,7 @@ import numpy as np
 
 from wm_ros.sim.population import Population
 from wm_ros.sim.roundabout import has_room
-from wm_ros.sim.worlds import AXLE_SHARE, BICYCLE, BUS, STEP_S, TRUCK
+from wm_ros.sim.worlds import ANIMAL, AXLE_SHARE, BICYCLE, BUS, STEP_S, TRUCK
 
 
 @dataclass
@@ -180,7 +180,10 @@ class Simulation(Population):
         free = np.where(v > want, slowing, free)
         a = veh.accel * (free - np.where(np.isfinite(gap),
                                          (desired / np.maximum(gap, 0.15))**2, 0.0))
-        return np.clip(a, -8.0, 3.0)
+        a = np.clip(a, -8.0, 3.0)
+        if t >= self.ego_stops_s:
+            a[0] = min(a[0], -3.5)
+        return a
 
     def _leaders(self, pose, front):
         """Return the free gap ahead (n,) and the leader's speed along it, from geometry alone."""
@@ -205,6 +208,8 @@ class Simulation(Population):
         turn[:, n:] = 1.0
         pair = (ahead > 0) & (ahead < 55) & (np.abs(aside) < 4 + 0.6 * ahead) & (turn > -0.7)
         pair[np.arange(n), np.arange(n)] = False
+        if self.blind:                              # the ego does not see animals
+            pair[0, n:] &= np.tile(self.walk_kind[walkers] != ANIMAL, 2)
         i, j = np.nonzero(pair)
         gap = np.full(n, np.inf)
         lead = np.zeros(n)
@@ -316,6 +321,10 @@ class Simulation(Population):
         target = self.ways[rows, np.minimum(self.walk_next, last)]
         to = target - self.walk_xy
         dist = np.hypot(to[:, 0], to[:, 1])
+        jumps = self.careful < 0
+        if jumps.any():
+            near = np.hypot(*(self.walk_xy - pose[0, :2]).T) < -self.careful
+            self.walk_wait = np.where(jumps & near & (self.walk_next == 1), 0.0, self.walk_wait)
         waiting = self.walk_wait > 0
         self.walk_wait = np.maximum(self.walk_wait - STEP_S, 0)
         # Before a step onto the road: is a vehicle near or coming?
@@ -323,7 +332,7 @@ class Simulation(Population):
         bits = self._bits(ahead)
         here = self._bits(self.walk_xy)
         self.on_road = np.flatnonzero((here & 1) > 0)
-        enters = ((bits & 1) > 0) & ((here & 1) == 0) & ~waiting & (self.walk_next <= last)
+        enters = ((bits & 1) > 0) & ((here & 1) == 0) & ~waiting & (self.walk_next <= last) & ~jumps
         blocked = np.zeros(len(rows), bool)
         for i in np.flatnonzero(enters):
             rel = self.walk_xy[i] + 2.5 * to[i] / max(dist[i], 1e-3) - pose[:, :2]

@@ -37,6 +37,10 @@ class World:
     ego_stop: float = 0.1
     start_stopped: float = 0.18                   # of moving vehicles, from standstill
     speed_change: float = 0.3                     # of moving vehicles that change their mind
+    pace: float = 1.0                             # scales the speeds of vehicles
+    place: str = ''                               # a layout of `layout.make_layout`, '' for any
+    season: str = ''                              # 'snow', or '' for none in particular
+    jumpers: tuple[int, int] = (0, 0)             # animals that jump out before the ego
 
 
 WORLDS = {
@@ -47,6 +51,12 @@ WORLDS = {
         crossers=(6, 18), pause=0.8, turn_back=0.4,
         step_out=0.5, cyclists=(2, 9), speed_spread=0.25, brake_hard=0.2,
         ego_stop=0.2, start_stopped=0.25, speed_change=0.9),
+    # Training draws none of these: they show what happens where the model has never been.
+    'rural': World(
+        gap_m=(26.0, 90.0), walkers=(0, 5), standing=(0, 2), crossers=(0, 0), cyclists=(0, 5),
+        stop_in_lane=0.05, place='rural'),
+    'snow': World(pace=0.75, season='snow'),
+    'animal': World(jumpers=(1, 3)),
 }
 
 _SIZES = {  # length, width, height: mean and relative spread
