@@ -121,3 +121,50 @@ def forecast_near(truth, rng=None):
         occupancy_agents=codes, occupancy_static=static,
         flow=np.zeros((HORIZON_STEPS + 1, 2, *OUTPUT_GRID.shape), np.float32), road=road,
         model_hash='cd' * 32, precision={'encode': 'i8', 'fold': 'f32', 'rollout': 'i8'})
+
+
+def recording(frames=24, cameras=('front', 'back'), width=160, height=90, noise=False):
+    """
+    Yield (topic, time, message, latched) of a drive straight on at 10 m/s, a set every 100 ms.
+
+    Pictures differ from set to set; with `noise` nothing can be packed any smaller.
+    """
+    from wm_ros.data.messages import bag_types, typestore
+    from wm_ros.data.sim_bag import (
+        camera_info_message,
+        odometry_message,
+        optical_frame,
+        static_transforms,
+    )
+    from wm_ros.types import EgoState
+
+    rig, types, known = small_rig(cameras), bag_types(), typestore().types
+    yield '/tf_static', START_NS, static_transforms(rig, START_NS), True
+    for i in range(frames):
+        stamp = START_NS + i * PERIOD_NS
+        yield '/odometry', stamp, odometry_message(
+            EgoState(stamp, np.array([1.0 * i, 2.0, 0.5]), 10.0, 0.1)), False
+        for k, camera in enumerate(rig.cameras):
+            header = types.header(stamp, optical_frame(camera.name))
+            yield f'/{camera.name}/camera_info', stamp, camera_info_message(camera, header), False
+            picture = noisy_jpeg(i * 8 + k, width, height) if noise else jpeg(
+                width, height, 40 + (i * 7 + k * 50) % 160)
+            yield f'/{camera.name}/image_raw/compressed', stamp, known[
+                'sensor_msgs/msg/CompressedImage'](
+                    header=header, format='jpeg', data=np.frombuffer(picture, np.uint8)), False
+
+
+def noisy_jpeg(seed, width=160, height=90):
+    """Return a JPEG of noise."""
+    import cv2
+    picture = np.random.default_rng(seed).integers(0, 255, (height, width, 3)).astype(np.uint8)
+    return cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+def write_recording(path, items, storage='mcap', compress=False):
+    """Write what `recording` yields, or what a test made of it."""
+    from wm_ros.data.bag import BagWriter
+    with BagWriter(path, storage, compress) as writer:
+        for topic, time_ns, msg, latched in items:
+            writer.write(topic, time_ns, msg, latched)
+    return path

@@ -15,6 +15,7 @@ A mapping comes from options or from a file:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ import yaml
 #: What parts of a topic are called that say nothing of the camera; of two, the first is taken.
 _PLAIN = ('image', 'image_raw', 'image_color', 'image_rect', 'image_rect_color', 'image_mono',
           'color', 'rgb', 'raw', 'rect')
+#: The end of a part that says in which form its pictures are: front_image_raw is front.
+_FORM = re.compile('_(image|compressed|color|rect|raw)(_.*)?$')
 #: What is no picture for the model; left out of the guess while there is something else.
 _OTHER = ('depth', 'disparity', 'mask', 'segmentation', 'debug', 'thermal', 'infra', 'confidence')
 
@@ -172,7 +175,7 @@ def _rank(topic: str, path: list[str], packed: bool) -> tuple[bool, int, str]:
 
 def _names(paths: dict[str, list[str]]) -> dict[str, str]:
     """Return the shortest name that tells each topic's camera from the others."""
-    words = {topic: [part for part in path if not _plain(part)] or path[-1:]
+    words = {topic: [_FORM.sub('', part) for part in path if not _plain(part)] or path[-1:]
              for topic, path in paths.items()}
     names = {}
     for topic, mine in words.items():

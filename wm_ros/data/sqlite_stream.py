@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from wm_ros.data.stored import Channel, StorageError
@@ -36,6 +37,8 @@ class SqliteFile:
         log = path.with_name(path.name + '-wal')
         mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
         self._base = sqlite3.connect(f'file:{path}?{mode}', uri=True, check_same_thread=False)
+        if self._cut:   # else it opens no file that is shorter than it should be
+            self._base.execute('PRAGMA writable_schema = ON')
         try:
             self._read_topics()
             self._read_counts()
@@ -125,8 +128,10 @@ class SqliteFile:
         ).fetchone())
 
     def _recorded(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield what is there of a file cut short; not the last one, whose end may be zeros."""
         rows = self._base.execute('SELECT topic_id, timestamp, data FROM messages ORDER BY id')
-        yield from self._until_broken(rows, set(self.channels))
+        for row, _ in pairwise(self._until_broken(rows, set(self.channels))):
+            yield row
 
     def _until_broken(self, rows: sqlite3.Cursor,
                       numbers: set[int]) -> Iterator[tuple[int, int, bytes]]:
