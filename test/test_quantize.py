@@ -18,7 +18,7 @@ from wm_ros.model.quant import (  # noqa: E402
 from wm_ros.train import quantize as quantizing  # noqa: E402
 from wm_ros.train.loop import load_model, save_model  # noqa: E402
 from wm_ros.train.match import map_gap  # noqa: E402
-from wm_ros.train.pipeline import calibration_frames  # noqa: E402
+from wm_ros.train.encode import calibration_frames  # noqa: E402
 
 SETTINGS = quantizing.QuantizeSettings(steps=40, encoder_batch=2, dynamics_batch=1, rate=1e-3)
 

@@ -18,6 +18,8 @@ from wm_ros.model.config import ModelConfig
 from wm_ros.model.quant import fold_batch_norms
 from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
+from wm_ros.train.curves import draw_curves
+from wm_ros.train.parallel import World
 
 Step = Callable[[int], dict[str, torch.Tensor]]
 
@@ -50,14 +52,18 @@ class Schedule:
 
 
 def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage: str,
-        groups: list[dict] | None = None, log: Callable[[str], None] | None = None) -> int:
+        groups: list[dict] | None = None, log: Callable[[str], None] | None = None,
+        world: World = World()) -> int:  # noqa: B008 (frozen)
     """
     Train until the schedule or its minutes end; return the step that was reached.
 
     `losses(step)` returns named losses, whose sum is minimised. Model and optimiser are written
-    to `folder` every `checkpoint_every` steps and at the end, and taken up again from there.
+    to `folder` every `checkpoint_every` steps and at the end, and taken up again from there. Of
+    several processes the first writes and logs, and its clock counts.
     """
+    first_of_all = world.rank == 0
     log = log or (lambda line: print(line, file=sys.stderr, flush=True))
+    log = log if first_of_all else (lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(groups or [{'params': trained}], lr=schedule.rate,
@@ -65,8 +71,7 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     scales = [group.get('scale', 1.0) for group in optimiser.param_groups]
     step, before_s = resume(model, optimiser, folder, stage)
     started, first, sums, counted = time.monotonic(), step, {}, 0
-    elapsed_s = before_s
-    curve = open(folder / f'{stage}.csv', 'a', encoding='utf-8')
+    elapsed_s, device = before_s, trained[0].device
     while (schedule.progress(step, elapsed_s) < 1.0
            and elapsed_s - before_s < schedule.call_minutes * 60):
         for group, scale in zip(optimiser.param_groups, scales, strict=True):
@@ -83,22 +88,25 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
             optimiser.step()
         step += 1
         counted += 1
-        elapsed_s = before_s + time.monotonic() - started
+        elapsed_s = world.agreed(before_s + time.monotonic() - started, device)
         for name, value in {**parts, 'total': total}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + value.detach()   # a float would wait for a GPU
         if step % 50 == 0 or step == schedule.steps:
             rate = (step - first) / (elapsed_s - before_s)
-            means = {name: value / counted for name, value in sums.items()}
+            means = {name: float(value) / counted for name, value in sums.items()}
             left = min((schedule.steps - step) / rate, 60 * schedule.minutes - elapsed_s) / 60
             log(f'{stage} step {step}  {rate:.2f} steps/s, {left:.0f} min left  '
                 + '  '.join(f'{name} {value:.3f}' for name, value in means.items()))
-            curve.write(json.dumps({'step': step, **means}) + '\n')
-            curve.flush()
+            if first_of_all:
+                with open(folder / f'{stage}.jsonl', 'a', encoding='utf-8') as curve:
+                    curve.write(json.dumps({'step': step, **means}) + '\n')
             sums, counted = {}, 0
-        if step % schedule.checkpoint_every == 0:
+        if step % schedule.checkpoint_every == 0 and first_of_all:
             checkpoint(model, optimiser, folder, stage, step, elapsed_s)
-    checkpoint(model, optimiser, folder, stage, step, elapsed_s)
-    curve.close()
+    if first_of_all:
+        checkpoint(model, optimiser, folder, stage, step, elapsed_s)
+        draw_curves(folder)
+    world.wait()
     return step
 
 
@@ -156,6 +164,12 @@ def notes_of(path: Path) -> dict[str, str]:
     from safetensors import safe_open
     with safe_open(path, 'pt') as file:
         return file.metadata() or {}
+
+
+def step_reached(folder: Path, stage: str) -> int:
+    """Return the step of a stage's checkpoint, 0 where there is none."""
+    path = folder / f'{stage}.safetensors'
+    return int(notes_of(path)['step']) if path.exists() else 0
 
 
 def load_model(path: Path) -> WorldModel:

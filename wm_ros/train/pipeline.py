@@ -1,66 +1,49 @@
 """
 The whole run: render, learn single frames, encode streams, learn time.
 
-Everything lies in one folder: `frames/` and `windows/` with clips, checkpoints and loss curves,
-and `encoder/`, the artifact of stage one, by which workers encode the streams of stage two. Each
-part is taken up where it stopped.
+Everything lies in one folder: `frames/`, `drives/` and `windows/` with clips, checkpoints and
+loss curves, and stage one's encoder, by which workers encode the streams of stage two. Each part
+is taken up where it stopped.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from wm_ros.export.artifact import calibrate_encoder, write_artifact
 from wm_ros.export.weights import load_artifact_model
 from wm_ros.model.config import PRESETS
 from wm_ros.model.world_model import WorldModel
 from wm_ros.sim.seeds import TRAIN_END
-from wm_ros.train.clips import FEATURE_STEP
-from wm_ros.train.loop import Schedule, fit, load_model, save_model
-from wm_ros.train.samples import Encode, drive_clip, frame_clip, window_clip
+from wm_ros.train.config import RUNS, Settings
+from wm_ros.train.encode import (
+    calibration_frames,
+    calibration_windows,
+    drive_setup,
+    frame_setup,
+    window_setup,
+    write_encoder,
+)
+from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
+from wm_ros.train.parallel import World, joined
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
-from wm_ros.train.store import ClipStore, Make, produce
-from wm_ros.train.targets import collate, frame_sample, window_sample
+from wm_ros.train.store import ClipStore, produce
+from wm_ros.train.targets import frame_sample, window_sample
 from wm_ros.train.warm import restore_norms, switch_off_quantizers
 from wm_ros.types import FEATURE_GRID
 
+__all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'frame_stage',
+           'render', 'train', 'window_stage']
 
-@dataclass(frozen=True)
-class Settings:
-    """One run; `overlays` of it are in `RUNS`. Clips are drives, of training seeds alone."""
-
-    preset: str = 'small'
-    seed: int = 0
-    workers: int = 2
-    frame_clips: int = 6000
-    frame_batch: int = 6
-    frame_minutes: float = 45.0
-    window_clips: int = 1000
-    window_batch: int = 6
-    window_minutes: float = 45.0
-    call_minutes: float = float('inf')
-    rate: float = 2e-3
-    device: str = 'cpu'
-    start: str = ''                 # an artifact to go on from, else from nothing
-
-
-RUNS = {
-    'cpu': Settings(),
-    'cuda': Settings(preset='base', workers=15, frame_clips=40_000, frame_batch=64,
-                     frame_minutes=10.0, window_clips=8000, window_batch=48,
-                     window_minutes=18.0, device='cuda'),
-    'rehearsal': Settings(preset='tiny', frame_clips=4, frame_batch=2, frame_minutes=0.2,
-                          window_clips=3, window_batch=2, window_minutes=0.2, workers=1),
-}
+#: Puts something beside a stage's trainer (`wm_ros.train.distill`); has `.trainer`.
+Wrap = Callable[[nn.Module], nn.Module]
 
 
 def train(folder: Path, settings: Settings) -> Path:
@@ -69,30 +52,88 @@ def train(folder: Path, settings: Settings) -> Path:
     return window_stage(folder, settings)
 
 
-def begin(folder: Path, settings: Settings) -> None:
+def begin(folder: Path, settings: Settings, world: World) -> None:
     """Fix the seed and leave the settings beside what they made."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'settings.json').write_text(json.dumps(asdict(settings), indent=1) + '\n')
-    torch.manual_seed(settings.seed)
+    if world.rank == 0:
+        (folder / 'settings.json').write_text(json.dumps(asdict(settings), indent=1) + '\n')
+        for name in ('frames', 'drives') if settings.clips else ():
+            if not (folder / name).exists():
+                (folder / name).symlink_to((Path(settings.clips) / name).resolve())
+    world.wait()
+    torch.manual_seed(settings.seed + world.rank)
+    torch.set_float32_matmul_precision('high')
 
 
-def frame_stage(folder: Path, settings: Settings) -> Path:
+def render(folder: Path, settings: Settings) -> Path:
+    """Render the clips of both stages ahead, frames first; return the folder."""
+    begin(folder, settings, World())
+    for name, setup, seeds in (('frames', frame_setup, frame_seeds(settings)),
+                               ('drives', drive_setup, window_seeds(settings))):
+        for process in produce(ClipStore(folder / name).folder, setup, seeds, settings.workers):
+            process.join()
+    return folder
+
+
+def frame_stage(folder: Path, settings: Settings, wrap: Wrap | None = None) -> Path:
     """Learn single frames while workers render; return the checkpoint."""
-    begin(folder, settings)
-    store = ClipStore(folder / 'frames')
-    device = torch.device(settings.device)
-    trainer = FrameTrainer(PRESETS[settings.preset])
-    with workers(store, frame_setup, seeds_of(settings, settings.frame_clips), settings):
-        store.wait(min(8, settings.frame_clips))
-        if settings.start:
-            trainer.model = started(settings, folder)
-        trainer.to(device, memory_format=torch.channels_last)
-        batches = Batches(store, frame_sample, settings.frame_batch, device, settings.seed)
-        fit(trainer, step_of(trainer, batches, settings), schedule_of(settings, 'frame'), folder,
-            'frame')
     path = folder / 'frame_model.safetensors'
-    save_model(trainer.model, path, {'stage': 'frame'})
+    with joined(settings.device) as world:
+        begin(folder, settings, world)
+        store = ClipStore(folder / 'frames')
+        trainer = FrameTrainer(PRESETS[settings.preset])
+        with workers(store, frame_setup, frame_seeds(settings), settings, world):
+            store.wait(min(8, settings.frame_clips))
+            if settings.start:
+                trainer.model = started(settings, folder)
+            learn(trainer if wrap is None else wrap(trainer), store, frame_sample,
+                  settings.frame_batch, settings, folder, 'frame', world)
+        if world.rank == 0:
+            save_model(trainer.model, path, {'stage': 'frame'})
+        world.wait()
     return path
+
+
+def window_stage(folder: Path, settings: Settings, wrap: Wrap | None = None,
+                 sample: Callable = window_sample, store: ClipStore | None = None) -> Path:
+    """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
+    path = folder / 'model.safetensors'
+    with joined(settings.device) as world:
+        begin(folder, settings, world)
+        store = store or ClipStore(folder / 'windows')
+        if world.rank == 0:
+            write_encoder(folder, settings.encode)
+        world.wait()
+        setup = functools.partial(window_setup, write_encoder(folder, settings.encode),
+                                  folder / 'drives', str(world.device(settings.device)))
+        trainer = WindowTrainer(load_model(folder / 'frame_model.safetensors'))
+        with workers(store, setup, window_seeds(settings), settings, world):
+            store.wait(min(8, settings.window_clips))
+            learn(trainer if wrap is None else wrap(trainer), store, sample,
+                  settings.window_batch, settings, folder, 'window', world)
+        if world.rank == 0:
+            save_model(trainer.model, path, {'stage': 'window'})
+        world.wait()
+    return path
+
+
+def learn(trainer: nn.Module, store: ClipStore, sample: Callable, batch: int, settings: Settings,
+          folder: Path, stage: str, world: World) -> None:
+    """Fit a stage's trainer on batches of a store, in mixed precision."""
+    device = world.device(settings.device)
+    trainer.to(device, memory_format=torch.channels_last)
+    # No draw comes twice in a run of several calls, or of several processes.
+    seed = (settings.seed, ('frame', 'window').index(stage), world.rank,
+            step_reached(folder, stage))
+    batches = Batches(store, sample, batch, device, seed, settings.loaders)
+    spread = world.spread(trainer)
+
+    def step(_: int) -> dict[str, torch.Tensor]:
+        trainer.train()
+        with torch.autocast(device.type, torch.bfloat16):
+            return spread(batches.take())
+
+    fit(trainer, step, schedule_of(settings, stage), folder, stage, world=world)
 
 
 def started(settings: Settings, folder: Path) -> WorldModel:
@@ -112,45 +153,25 @@ def started(settings: Settings, folder: Path) -> WorldModel:
     return model
 
 
-def window_stage(folder: Path, settings: Settings) -> Path:
-    """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
-    begin(folder, settings)
-    store = ClipStore(folder / 'windows')
-    device = torch.device(settings.device)
-    artifact = folder / 'encoder'
-    if not (artifact / 'manifest.json').exists():
-        export_encoder(folder, artifact)
-    setup = functools.partial(window_setup, artifact, folder / 'drives')
-    seeds = seeds_of(settings, settings.window_clips, first=TRAIN_END // 2)
-    trainer = WindowTrainer(load_model(folder / 'frame_model.safetensors')).to(device)
-    with workers(store, setup, seeds, settings):
-        store.wait(min(8, settings.window_clips))
-        batches = Batches(store, window_sample, settings.window_batch, device, settings.seed + 1)
-        fit(trainer, step_of(trainer, batches, settings), schedule_of(settings, 'window'), folder,
-            'window')
-    path = folder / 'model.safetensors'
-    save_model(trainer.model, path, {'stage': 'window'})
-    return path
-
-
-def step_of(trainer: nn.Module, batches: Batches, settings: Settings):
-    """Return the function that gives one step's losses, in mixed precision."""
-    def step(_: int) -> dict[str, torch.Tensor]:
-        trainer.train()
-        with torch.autocast(settings.device, torch.bfloat16):
-            return trainer(batches.take())
-    return step
-
-
 def schedule_of(settings: Settings, stage: str) -> Schedule:
     """Return the schedule of a stage: by minutes, since machines differ."""
     minutes = {'frame': settings.frame_minutes, 'window': settings.window_minutes}[stage]
-    return Schedule(steps=1_000_000, minutes=minutes, call_minutes=settings.call_minutes,
+    return Schedule(steps=settings.steps, minutes=minutes, call_minutes=settings.call_minutes,
                     rate=settings.rate if stage == 'frame' else settings.rate * 0.5)
 
 
+def frame_seeds(settings: Settings) -> range:
+    """Return the training seeds of frame clips."""
+    return seeds_of(settings, settings.frame_clips)
+
+
+def window_seeds(settings: Settings) -> range:
+    """Return the training seeds of drives for windows: others than the frames'."""
+    return seeds_of(settings, settings.window_clips, first=TRAIN_END // 2)
+
+
 def seeds_of(settings: Settings, count: int, first: int = 0) -> range:
-    """Return training seeds: windows use other drives than frames, other runs other drives."""
+    """Return training seeds; other runs use other drives."""
     start = first + settings.seed * 50_000 % (TRAIN_END // 2)
     if start + count > TRAIN_END:
         raise ValueError(f'want seeds under {TRAIN_END}, got {start} to {start + count}')
@@ -158,81 +179,14 @@ def seeds_of(settings: Settings, count: int, first: int = 0) -> range:
 
 
 @contextmanager
-def workers(store: ClipStore, setup, seeds: range, settings: Settings) -> Iterator[None]:
-    """Render in worker processes while the block runs."""
-    started = produce(store.folder, setup, seeds, settings.workers, nice=10)
+def workers(store: ClipStore, setup, seeds: range, settings: Settings,
+            world: World) -> Iterator[None]:
+    """Render in worker processes while the block runs; hosts share the seeds out."""
+    count = settings.workers if world.local_rank == 0 else 0
+    started = produce(store.folder, setup, seeds[world.host::world.hosts], count, nice=10)
     try:
         yield
     finally:
         for process in started:
             process.terminate()
             process.join()
-
-
-def frame_setup() -> Make:
-    """Return the function by which a worker makes a frame clip."""
-    return frame_clip
-
-
-def drive_setup() -> Make:
-    """Return the function by which a worker renders a drive clip."""
-    return drive_clip
-
-
-def window_setup(artifact: Path, drives: Path) -> Make:
-    """Return the function by which a worker makes a window clip, rendered ahead or here."""
-    encode, store = encoder_of(artifact), ClipStore(drives)
-
-    def make(seed: int) -> dict[str, np.ndarray]:
-        path = store.path(seed)
-        if not path.exists():
-            return window_clip(drive_clip(seed), encode)
-        with np.load(path) as clip:
-            return window_clip(dict(clip), encode)
-    return make
-
-
-def encoder_of(path: Path) -> Encode:
-    """Return the encoder of an artifact as a function, on one thread, for any rig."""
-    from wm_ros.runtime.artifact import load_artifact
-    from wm_ros.runtime.backend import create_backend
-    artifact, backends = load_artifact(path), {}
-
-    def encode(images: np.ndarray, index: np.ndarray, weight: np.ndarray):
-        if len(images) not in backends:
-            backends[len(images)] = create_backend('openvino', artifact, cameras=len(images),
-                                                   plans=1, threads=1)
-        out = backends[len(images)].run('encode', {'images': images, 'lift_index': index,
-                                                   'lift_weight': weight})
-        return out['memory'], out['skip']
-    return encode
-
-
-def calibration_frames(folder: Path, batches: int = 24) -> Iterator[dict[str, torch.Tensor]]:
-    """Draw frames of the run for calibration."""
-    store, rng = ClipStore(folder / 'frames'), np.random.default_rng(7)
-    for _ in range(batches):
-        yield collate([frame_sample(store.read(rng), rng) for _ in range(4)],
-                      torch.device('cpu'))
-
-
-def calibration_windows(folder: Path, batches: int = 16) -> Iterator[dict[str, torch.Tensor]]:
-    """Draw windows of the run for calibration."""
-    store, rng = ClipStore(folder / 'windows'), np.random.default_rng(8)
-    for _ in range(batches):
-        yield collate([window_sample(store.read(rng), rng) for _ in range(2)],
-                      torch.device('cpu'))
-
-
-def export_encoder(folder: Path, artifact: Path) -> None:
-    """
-    Write stage one as an artifact, of which only the encoder means anything.
-
-    Streams are encoded in INT8, as they will be on the vehicle, so what learns time learns it on
-    the features that it will get.
-    """
-    model = load_model(folder / 'frame_model.safetensors')
-    calibrate_encoder(model, calibration_frames(folder))
-    # Cached maps are stored in 255 steps; a scale that cuts the top off would be silent.
-    high = 255 * FEATURE_STEP
-    write_artifact(model, artifact, 0.1, 0.0, {'stage': 'frame', 'memory_high': high})

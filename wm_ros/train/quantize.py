@@ -33,9 +33,9 @@ from wm_ros.model.quant import (
     settle_scales,
 )
 from wm_ros.model.world_model import WorldModel
+from wm_ros.train.encode import calibration_frames, calibration_windows
 from wm_ros.train.loop import Schedule, fit, load_model, notes_of, save_model
 from wm_ros.train.match import map_gap, output_gaps
-from wm_ros.train.pipeline import calibration_frames, calibration_windows
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore
 from wm_ros.train.targets import frame_sample, window_sample
@@ -44,8 +44,10 @@ from wm_ros.train.targets import frame_sample, window_sample
 POST_TRAINING, QUANTIZED = 'post_training.safetensors', 'quantized.safetensors'
 #: Learning rate of activation scales (of their logarithm) over that of the weights.
 SCALE_RATE = 5.0
+#: Learning rate of the dynamics over that of the encoder.
+DYNAMICS_RATE = 0.5
 #: How much the FP32 maps count beside the losses of what is there.
-MAP_WEIGHT = 10.0
+MAP_WEIGHT = 100.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class QuantizeSettings:
     dynamics_minutes: float = 4.0
     dynamics_batch: int = 6
     call_minutes: float = float('inf')
-    rate: float = 1e-4
+    rate: float = 4e-4
     device: str = 'cpu'
 
 
@@ -148,21 +150,24 @@ def dynamics_stage(folder: Path, model: WorldModel, teacher: WorldModel,
         outputs = trainer.outputs(batch, want)
         gaps = {f'like_{name}': value
                 for name, value in output_gaps(outputs, want, batch).items()}
-        return {**gaps, 'like_states': map_gap(outputs['states'], want['states']),
-                **trainer.losses_of(outputs, batch)}
+        parts = trainer.losses_of(outputs, batch)
+        del parts['motion']     # its head belongs to stage two and is not kept
+        return {**gaps, 'like_states': map_gap(outputs['states'], want['states']), **parts}
 
-    tune(trainer, step, settings, settings.dynamics_minutes, folder, 'quantize_dynamics')
+    tune(trainer, step, settings, settings.dynamics_minutes, folder, 'quantize_dynamics',
+         DYNAMICS_RATE)
 
 
 def tune(trainer: nn.Module, step: Callable[[int], dict[str, torch.Tensor]],
-         settings: QuantizeSettings, minutes: float, folder: Path, stage: str) -> None:
+         settings: QuantizeSettings, minutes: float, folder: Path, stage: str,
+         rate: float = 1.0) -> None:
     """Fit what requires gradients: activation scales at a rate of their own, without decay."""
     free = [(name, p) for name, p in trainer.named_parameters() if p.requires_grad]
     groups = [{'params': [p for name, p in free if not name.endswith('log_scale')]},
               {'params': [p for name, p in free if name.endswith('log_scale')],
                'scale': SCALE_RATE, 'weight_decay': 0.0}]
     schedule = Schedule(steps=settings.steps, minutes=minutes, call_minutes=settings.call_minutes,
-                        rate=settings.rate, warmup=20)
+                        rate=settings.rate * rate, warmup=20)
     fit(trainer, step, schedule, folder, stage, groups)
 
 

@@ -7,18 +7,19 @@ The two stages of training: single frames first, then time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from wm_ros.model.agents import peaks
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.model.config import ModelConfig
-from wm_ros.model.decoder import to_output_grid
+from wm_ros.model.decoder import STEPS, to_output_grid
 from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train import losses, targets
@@ -33,23 +34,47 @@ AGENT_OUTPUTS = ('agent_class', 'agent_box', 'agent_log_sigma', 'mode_logits', '
 
 
 class Batches:
-    """Draws samples from a store in a thread, one batch ahead of the training step."""
+    """
+    Draws samples from a store ahead of the training step, in a thread or in processes.
+
+    `seed` is what every draw depends on: a number, or several (run, process, step). A thread
+    is enough for a CPU; an accelerator wants `loaders` processes.
+    """
 
     def __init__(self, store: ClipStore, sample: Callable, batch: int, device: torch.device,
-                 seed: int):
-        self._store, self._sample, self._batch = store, sample, batch
-        self._device, self._rng = device, np.random.default_rng(seed)
-        self._pool = ThreadPoolExecutor(1)
-        self._next = self._pool.submit(self._draw)
-
-    def _draw(self) -> list[dict[str, np.ndarray]]:
-        return [self._sample(self._store.read(self._rng), self._rng) for _ in range(self._batch)]
+                 seed: int | tuple[int, ...], loaders: int = 0):
+        draws = _Draws(store, sample, batch, seed)
+        self._device = device
+        self._pool = None if loaders else ThreadPoolExecutor(1)
+        self._batches = iter(draws if not loaders else DataLoader(
+            draws, batch_size=None, num_workers=loaders, pin_memory=device.type == 'cuda',
+            multiprocessing_context='spawn'))
+        if self._pool:
+            self._next = self._pool.submit(next, self._batches)
 
     def take(self) -> dict[str, torch.Tensor]:
         """Return the next batch as tensors on the device."""
-        samples = self._next.result()
-        self._next = self._pool.submit(self._draw)
-        return targets.collate(samples, self._device)
+        if self._pool is None:
+            return targets.on_device(next(self._batches), self._device)
+        batch = self._next.result()
+        self._next = self._pool.submit(next, self._batches)
+        return targets.on_device(batch, self._device)
+
+
+class _Draws(IterableDataset):
+    """Batches without end; every process that draws has numbers of its own."""
+
+    def __init__(self, store: ClipStore, sample: Callable, batch: int,
+                 seed: int | tuple[int, ...]):
+        self._store, self._sample, self._batch = store, sample, batch
+        self._seed = (seed,) if isinstance(seed, int) else seed
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        loader = get_worker_info()
+        rng = np.random.default_rng([*self._seed, 0 if loader is None else loader.id])
+        while True:
+            yield targets.stacked([self._sample(self._store.read(rng), rng)
+                                   for _ in range(self._batch)])
 
 
 class FrameTrainer(nn.Module):
@@ -102,10 +127,18 @@ class FrameTrainer(nn.Module):
 class WindowTrainer(nn.Module):
     """Stage two: everything after the encoder, on cached features."""
 
+    #: Steps of occupancy and flow that a training step decodes: now, and others drawn at random.
+    #: Maps of all seven take more of a training step than everything else together.
+    dense_steps = 4
+
     def __init__(self, model: WorldModel):
         super().__init__()
         self.config = model.config
         self.model = model
+        # Motion has to be in the latent itself: of each of a token's cells, read by one layer.
+        patch = FEATURE_GRID.rows // TOKEN_ROWS
+        self.motion_head = nn.Linear(model.config.dim if model.config.teacher
+                                     else model.config.latent_dim, 2 * patch ** 2)
         model.encoder.requires_grad_(False)
         model.lift.requires_grad_(False)
 
@@ -119,21 +152,31 @@ class WindowTrainer(nn.Module):
         Run a batch of windows; agents are read at the true ones' cells and at the own peaks.
 
         The outputs of the contract, with `states` (B, 7, 256, dim) and what agents were read at:
-        `cells` and `bias` (B, A), of which the true agents come first. `queries` are those of
-        another model's outputs, for a comparison row by row.
+        `cells` and `bias` (B, A), of which the true agents come first, and the `steps` of the
+        dense maps. `queries` are another model's outputs, to be compared with row by row.
         """
         model = self.model
         latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
                             batch['frame_mask'], batch['odometry_mask'])
         states = model.dynamics(latent, batch['plans'], batch['ego_motion'],
                                 batch['odometry_mask'])
-        dense = model.decoder(states, batch['skip'])
+        if queries is not None:
+            steps = queries['steps']
+        else:
+            steps = self._draw_steps() if self.training else torch.arange(STEPS)
+        steps = steps.to(states.device)
+        dense = model.decoder(states[:, steps], batch['skip'], steps)
         queries = agent_queries(dense['centre'], batch['agents']) if queries is None else queries
         cells, bias = queries['cells'], queries['bias']
         score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
         agents = model.agents(dense['now'], states[:, 0], score, cells,
                               bias[:, None, None].to(score.dtype))
-        return {**dense, **agents, 'states': states, 'cells': cells, 'bias': bias}
+        return {**dense, **agents, 'states': states, 'cells': cells, 'bias': bias, 'steps': steps,
+                'motion': self.motion_head(states[:, 0] if self.config.teacher else latent)}
+
+    def _draw_steps(self) -> torch.Tensor:
+        others = 1 + torch.randperm(STEPS - 1)[:self.dense_steps - 1]
+        return torch.cat([torch.zeros(1, dtype=torch.long), others.sort().values])
 
     def losses_of(self, outputs: dict[str, torch.Tensor],
                   batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -142,12 +185,14 @@ class WindowTrainer(nn.Module):
         use = targets.inside(agents) & (agents[..., 9] > 0)
         rows = {name: outputs[name][:, :agents.shape[1]] for name in AGENT_OUTPUTS}
         weight = ground_weight(batch)
+        occupancy, flow = (batch[name][:, outputs['steps']] for name in ('occupancy', 'flow'))
         box = losses.box_loss(rows, agents, use)
         paths = losses.trajectory_loss(rows, agents, use)
         return {
             'centre': losses.centre_loss(outputs['centre'], agents),
-            'occupancy': losses.occupancy_loss(outputs['occupancy'], batch['occupancy'], weight),
-            'flow': 0.4 * losses.flow_loss(outputs['flow'], batch['flow'], batch['occupancy']),
+            'occupancy': losses.occupancy_loss(outputs['occupancy'], occupancy, weight),
+            'flow': 0.4 * losses.flow_loss(outputs['flow'], flow, occupancy),
+            'motion': 0.1 * losses.motion_loss(outputs['motion'], agents, use),
             'ground': losses.ground_loss(outputs['road'], outputs['observed'], batch['road'],
                                          batch['observed']),
             'class': 0.2 * box['class'],

@@ -70,14 +70,24 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
             **truth_targets(clip, i, STEPS)}
 
 
-def collate(samples: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, torch.Tensor]:
-    """Stack samples into a batch on the device; features become floats."""
-    batch = {key: torch.from_numpy(np.stack([sample[key] for sample in samples])).to(device)
-             for key in samples[0]}
-    for key in ('memory', 'skip'):
-        if key in batch:
+def stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Stack samples into a batch; features stay in the steps they are stored in."""
+    return {key: torch.from_numpy(np.stack([sample[key] for sample in samples]))
+            for key in samples[0]}
+
+
+def on_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Bring a batch to a device; features become floats there."""
+    batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    for key in batch:
+        if key.endswith(('memory', 'skip')):
             batch[key] = batch[key].float() * FEATURE_STEP
     return batch
+
+
+def collate(samples: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Stack samples into a batch on the device; features become floats."""
+    return on_device(stacked(samples), device)
 
 
 def centre_heat(agents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,24 +95,26 @@ def centre_heat(agents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Return the centre map (B, R, R) of visible agents on `CENTRE_GRID` and the weight of each cell.
 
     A Gaussian a visible agent with 1 at its cell (CenterNet, Zhou et al. 2019), wider for wider
-    road users, so that two people side by side stay two peaks; cells within 3 m of an agent that
-    is there but hidden have weight 0: finding it is no mistake.
+    road users, so that two people side by side stay two peaks; cells within 3 m in x and y of an
+    agent that is there but hidden have weight 0: finding it is no mistake.
     """
     agents = agents[:, :max(1, int(agents[..., 28].sum(1).max()))]           # rows in use
-    grid = torch.as_tensor(CENTRE_GRID.centres_m(), device=agents.device)    # (R, R, 2)
-    sigma_m = (0.4 + 0.25 * agents[..., 4])[..., None, None]
-    place = agents[..., None, None, 0:2]                                     # (B, A, 1, 1, 2)
-    d2 = (grid - place).square().sum(-1)                                     # (B, A, R, R)
-    there, visible = agents[..., 28, None, None], agents[..., 9, None, None]
-    heat = torch.exp(-d2 / (2 * sigma_m ** 2)) * there * visible
+    axis = torch.as_tensor(CENTRE_GRID.centres_m()[0, :, 0], device=agents.device)     # (R,)
+    sigma_m = (0.4 + 0.25 * agents[..., 4])[..., None]
+    dx, dy = (axis - agents[..., i, None] for i in (0, 1))                   # (B, A, R)
+    there, visible = agents[..., 28, None], agents[..., 9, None]
+    across = torch.exp(-dx.square() / (2 * sigma_m ** 2)) * there * visible
+    along = torch.exp(-dy.square() / (2 * sigma_m ** 2))
+    heat = along[..., :, None] * across[..., None, :]                        # (B, A, R, R)
     cells = agent_cells(agents)
     heat = heat.amax(1)
     peak = ((agents[..., 9] * agents[..., 28]) > 0) & inside(agents)
     flat = heat.flatten(1)
     # The cell that holds a centre is 1 exactly, wherever in the cell the centre lies.
     flat = flat.scatter_reduce(1, cells, peak.float(), 'amax')
-    near_hidden = ((d2 < 9.0) & (there > 0) & (visible == 0)).any(1)
-    weight = (~near_hidden).float()
+    gone = (dx.abs() < 3.0) & (there > 0) & (visible == 0)
+    near = (dy.abs() < 3.0).float().transpose(1, 2) @ gone.float()
+    weight = (near == 0).float()
     weight = torch.where(flat.reshape(heat.shape) > 0.3, torch.ones_like(weight), weight)
     return flat.reshape(heat.shape), weight
 
