@@ -175,7 +175,6 @@ def per_channel_activation(model):
 
 FAULTS = [
     ('opset', 'ai.onnx', set_opset),
-    ('operator', 'more', lambda model: model.op('Add', ['out', 'out'], 'more', domain='own')),
     ('operator', 'z', lambda model: setattr(model.node('z'), 'op_type', 'Hardswish')),
     ('data-dependent', 'nz', lambda model: model.op('NonZero', ['z'], 'nz')),
     ('restriction', 'k', both(const('k', np.array([4000], np.int64)), lambda model: (
@@ -253,6 +252,14 @@ def test_a_fault_of_the_strongly_typed_form_is_found(rule, tensor, change):
     assert (rule, tensor) in {(item.rule, item.tensor) for item in lint(model.proto(N=2), True)}
     if rule not in ('scale-half', 'types', 'scale-type', 'placement'):
         assert rule not in {item.rule for item in lint(model.proto(N=2, P=2))}
+
+
+def test_a_domain_of_its_own_is_found():
+    model = Model().proto()
+    model.opset_import.append(helper.make_opsetid('own', 1))
+    model.graph.node.append(helper.make_node('Add', ['out', 'out'], ['more'], domain='own'))
+    assert {(item.rule, item.tensor) for item in lint(model)} == {('opset', 'own'),
+                                                                  ('operator', 'more')}
 
 
 def test_every_rule_has_a_source_and_a_planted_fault():
