@@ -315,7 +315,7 @@ class Population:
         self.blind = bool(rng.random() < 0.5)
         want = self.vehicles.want[0]
         path = int(self.vehicles.path[0])
-        at = self.vehicles.s[0] + want * rng.uniform(5.0, 11.0)
+        at = self.vehicles.s[0] + want * rng.uniform(4.0, 8.5)
         k = int(np.clip(at, 5, self.paths.length[path] - 6))
         along, across = self.paths.heading[path, k], rng.choice([-1, 1])
         ahead = np.array([np.cos(along), np.sin(along)])

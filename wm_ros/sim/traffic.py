@@ -341,6 +341,8 @@ class Simulation(Population):
             v = self.vehicles.v
             reach = v * (3.2 if self.careful[i] > 0.5 else 1.6) + 3.0
             blocked[i] = np.any((along > -3) & (along < reach) & (np.abs(aside) < 4.5) & (v > .6))
+        for i in np.flatnonzero(jumps & ~waiting):
+            blocked[i] = self._in_front_of(i, to[i] / max(dist[i], 1e-3), pose)
         speed = np.where(waiting | blocked | (self.walk_next > last) | (dist < 0.05), 0.0,
                          self.walk_speed)
         goal = to / np.maximum(dist, 1e-3)[:, None] * speed[:, None]
@@ -360,6 +362,19 @@ class Simulation(Population):
         picks = np.minimum(self.walk_next, last)
         self.walk_wait = np.where(reached, self.waits[rows, picks], self.walk_wait)
         self.walk_next = np.where(reached, self.walk_next + 1, self.walk_next)
+
+    def _in_front_of(self, i: int, heading: np.ndarray, pose: np.ndarray) -> bool:
+        """Return whether walker `i` would run into the way of a vehicle that is too close."""
+        rel = self.walk_xy[i] - pose[:, :2]
+        c, s = np.cos(pose[:, 2]), np.sin(pose[:, 2])
+        along, aside = rel[:, 0] * c + rel[:, 1] * s, -rel[:, 0] * s + rel[:, 1] * c
+        towards = (-heading[0] * s + heading[1] * c) * aside < 0
+        reach = self.vehicles.size[:, 0] / 2 + 1.5
+        takes_s = (np.abs(aside) + 2.0) / max(self.walk_speed[i], .5) * np.full(len(pose), .45)
+        if self.blind:                              # who sees it can still brake
+            takes_s[0] /= .45
+        near = (along > -reach) & (along < reach + self.vehicles.v * takes_s)
+        return bool(np.any(near & towards & (np.abs(aside) > 1.8) & (np.abs(aside) < 5.5)))
 
     def _bits(self, points: np.ndarray) -> np.ndarray:
         layout = self.layout
