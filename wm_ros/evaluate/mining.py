@@ -13,6 +13,7 @@ from wm_ros.data.bag import BagError, BagReader, BagWriter
 from wm_ros.data.clip import cut
 from wm_ros.evaluate.bag_forecasts import forecasts_of, has_forecasts
 from wm_ros.evaluate.moments import Moment, moment_of, worst
+from wm_ros.evaluate.recorded import replayed_from
 from wm_ros.evaluate.self_scores import SelfScorer
 from wm_ros.replay import ForecastWriter
 
@@ -72,12 +73,6 @@ def find(bag: Path, source: Path | None, work: Path, artifact: Path | None = Non
                        f'1 s apart, got {len(stamps)} forecasts')
     sources = (work, inputs) if fresh else tuple(dict.fromkeys((bag, inputs)))
     return Found(bag, sources, tuple(moments), model_hash, min(stamps), max(stamps))
-
-
-def replayed_from(reader: BagReader) -> Path | None:
-    """Return the bag from which a bag of forecasts was made, where it says so and it is there."""
-    noted = reader.notes.get('replayed', '')
-    return Path(noted) if noted and Path(noted).exists() else None
 
 
 def write_clips(found: Found, out: Path, top: int, before_s: float,

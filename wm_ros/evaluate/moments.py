@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from wm_ros.evaluate.self_scores import Event, Held
+from wm_ros.evaluate.self_scores import Event, Held, Patch
 
 #: Events that a moment names.
 MOST_EVENTS = 5
+#: Nats a vehicle from which a patch of ground is named.
+LEAST_PATCH = 0.5
+_SEEN = {True: 'occupied that was forecast free', False: 'free that was forecast occupied'}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Moment:
     One stamp, and what the forecasts made 1, 2 and 3 s before it had said of it.
 
     Nats are means over those forecasts; `by_horizon` holds each one's sum of both. `events` are
-    the strongest, one a road user, with the horizon of the forecast that it surprised.
+    the strongest, one a road user, and `patch` the ground, each with the horizon of the forecast
+    that it surprised.
     """
 
     stamp_ns: int
@@ -28,6 +32,7 @@ class Moment:
     occupancy: float
     by_horizon: dict[int, float]
     events: tuple[tuple[int, Event], ...]
+    patch: tuple[int, Patch] | None = None
 
     @property
     def surprise(self) -> float:
@@ -37,10 +42,12 @@ class Moment:
     def reasons(self) -> list[str]:
         """Return what happened, a line a road user, most surprising first."""
         lines = [sentence(event, horizon) for horizon, event in self.events]
-        if self.occupancy > self.agents:
-            lines.insert(0, f'ground was occupied or free against the forecast: '
-                            f'{self.occupancy:.1f} nats a vehicle')
-        return lines or ['no road user stands out; many small deviations']
+        if self.patch is not None:
+            horizon, patch = self.patch
+            lines.insert(0 if self.occupancy > self.agents else 1, (
+                f'ground {_SEEN[patch.came]} ({_place(*patch.at_m)}; forecast {horizon} s before): '
+                f'{patch.nats:.1f} nats a vehicle'))
+        return lines or ['nothing stands out; many small deviations']
 
     def json(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -62,10 +69,13 @@ def sentence(event: Event, horizon_s: int) -> str:
         text = f'{event.label} that nobody expected'
     else:
         text = f'{event.label} that was expected is not there'
-    x, y = event.seen_m or event.expected_m
-    place = (f'{abs(x):.0f} m {"ahead" if x >= 0 else "behind"}, '
-             f'{abs(y):.0f} m {"left" if y >= 0 else "right"}')
+    place = _place(*(event.seen_m or event.expected_m))
     return f'{text} ({place}; forecast {horizon_s} s before): {event.nats:.1f} nats'
+
+
+def _place(x: float, y: float) -> str:
+    return (f'{abs(x):.0f} m {"ahead" if x >= 0 else "behind"}, '
+            f'{abs(y):.0f} m {"left" if y >= 0 else "right"}')
 
 
 def moment_of(held: Iterable[Held]) -> Moment | None:
@@ -80,10 +90,12 @@ def moment_of(held: Iterable[Held]) -> Moment | None:
         if event.track_id not in known:
             known.add(event.track_id)
             events.append((horizon, event))
+    most = max(held, key=lambda one: one.patch.nats)
     return Moment(
         held[0].seen_ns, float(np.mean([one.agent_surprise for one in held])),
         float(np.mean([one.occupancy_surprise for one in held])),
-        {one.horizon_s: one.surprise for one in held}, tuple(events[:MOST_EVENTS]))
+        {one.horizon_s: one.surprise for one in held}, tuple(events[:MOST_EVENTS]),
+        (most.horizon_s, most.patch) if most.patch.nats >= LEAST_PATCH else None)
 
 
 def worst(moments: Iterable[Moment], count: int, apart_ns: int) -> list[Moment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from wm_ros.data.bag import AGENTS, TRUTH_TOPIC, BagError, BagReader
@@ -43,6 +44,12 @@ def forecasts_in(reader: BagReader) -> Iterator[Forecast]:
             # What is older will not be completed any more: topics are published in order.
             for old in [key for key in waiting if key <= stamp]:
                 del waiting[old]
+
+
+def replayed_from(reader: BagReader) -> Path | None:
+    """Return the bag from which a bag of forecasts was made, where it says so and it is there."""
+    noted = reader.notes.get('replayed', '')
+    return Path(noted) if noted and Path(noted).exists() else None
 
 
 def truths_in(reader: BagReader) -> dict[int, Truth]:

@@ -19,7 +19,10 @@ import cv2
 import numpy as np
 
 from wm_ros.data.bag import BagError, BagReader, CameraTopics, frame_of
-from wm_ros.evaluate.recorded import forecasts_in, score, truths_in
+from wm_ros.evaluate.moments import Moment
+from wm_ros.evaluate.recorded import forecasts_in, replayed_from, score, truths_in
+from wm_ros.evaluate.report_health import Health, health
+from wm_ros.evaluate.report_judged import Judged, held_moments, judged
 from wm_ros.messages import UNOBSERVED
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraModel, CameraRig, Forecast, Truth
 
@@ -39,7 +42,11 @@ QUALITIES = (60, 50, 40, 30, 20)
 
 @dataclass
 class Report:
-    """All that a page is made from; `windows` and `mosaics` (stamp -> picture) by stamp."""
+    """
+    All that a page is made from; truths, pictures, moments and judgements by stamp.
+
+    `mosaics` holds one WebP of all cameras a stamp; `summary` is a demo's, for its latencies.
+    """
 
     title: str
     rig: CameraRig | None
@@ -48,6 +55,9 @@ class Report:
     mosaics: dict[int, bytes] = field(default_factory=dict)
     scores: dict[str, Any] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+    moments: dict[int, Moment] = field(default_factory=dict)
+    judged: dict[int, Judged] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
 
 
 def mosaic_layout(rig: CameraRig) -> list[list[str]]:
@@ -68,15 +78,18 @@ def gather(bag: Path, source: Path | None, summary: dict[str, Any] | None = None
     """
     Read forecasts from `bag` and pictures, rig and truth from `source` (or `bag` itself).
 
-    Without a source that holds pictures the page shows the bird's-eye view alone. Raises BagError
-    where there is no forecast.
+    Without `source` it is the bag from which `bag` says that it was replayed, where that is there.
+    Without pictures the page shows the bird's-eye view alone. Raises BagError where there is no
+    forecast.
     """
     with BagReader(bag) as reader:
         forecasts = sorted(forecasts_in(reader), key=lambda f: f.stamp_ns)
-    if not forecasts:
-        raise BagError(f'{bag}: no forecast in it')
-    report = Report(title=bag.name, rig=None, forecasts=forecasts, truths={},
-                    summary=summary or {})
+        if not forecasts:
+            raise BagError(f'{bag}: no forecast in it')
+        report = Report(title=bag.name, rig=None, forecasts=forecasts, truths={},
+                        summary=summary or {}, health=health(reader))
+        source = source or (None if reader.camera_topics() else replayed_from(reader))
+    report.moments = held_moments(forecasts)
     with BagReader(source or bag) as reader:
         report.truths = truths_in(reader)
         cameras = list(forecasts[-1].window.cameras)
@@ -86,6 +99,8 @@ def gather(bag: Path, source: Path | None, summary: dict[str, Any] | None = None
             report.mosaics = _mosaics(reader, report.rig, {f.stamp_ns for f in forecasts},
                                       progress)
         report.scores = score(forecasts, report.truths)
+    report.judged = {f.stamp_ns: judged(f, report.truths[f.stamp_ns]) for f in forecasts
+                     if f.valid and f.stamp_ns in report.truths}
     return report
 
 
@@ -235,19 +250,22 @@ def window_json(forecast: Forecast, truth: Truth | None, start_ns: int,
         keep = agent.mode_probabilities >= MIN_MODE
         keep[int(np.argmax(agent.mode_probabilities))] = True
         best = int(np.argmax(agent.mode_probabilities))
-        spread = agent.covariances_m2[best, -1]
+        spread = agent.covariances_m2[best, 1::2]       # at 1, 2 and 3 s
         agents.append({
             'i': agent.track_id[:2].hex(), 'c': AGENT_CLASSES.index(agent.label),
             's': round(100 * agent.score), 'p': [*decimetres(agent.pose[:2]), angle(agent.pose[2])],
             'd': decimetres(agent.size_m), 'v': decimetres(agent.velocity_mps),
             'm': [round(100 * float(p)) for p in agent.mode_probabilities[keep]],
             't': [decimetres(path.reshape(-1)) for path in agent.trajectories_m[keep]],
-            'e': [round(float(x), 2) for x in (spread[0, 0], spread[0, 1], spread[1, 1])]})
+            'e': [[round(float(x), 2) for x in (m[0, 0], m[0, 1], m[1, 1])] for m in spread],
+            'b': int(np.flatnonzero(keep).tolist().index(best))})
     entry = {
         't': round((forecast.stamp_ns - start_ns) / 1e9, 3), 'ok': int(forecast.valid),
         'why': list(forecast.reasons), 'lat': latency_ms,
         'used': forecast.window.frames_used, 'cams': [int(s) for s in
                                                       forecast.window.cameras.values()],
+        'odo': None if forecast.odom_from_base is None else [
+            round(float(v), 4) for v in forecast.odom_from_base],
         'plan': [[*decimetres(p[:2]), angle(p[2])] for p in forecast.ego_plan.poses],
         'a': agents, 'g': png_text(ground_picture(forecast)),
         'o': png_text(occupancy_picture(forecast))}

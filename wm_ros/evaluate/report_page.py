@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file: `page.html` with the data of a `Report` in it."""
+"""The report as one self-contained HTML file: the folder `page` with the data of a `Report`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ import numpy as np
 
 from wm_ros.evaluate.recorded import score_table
 from wm_ros.evaluate.report_data import TILE_WIDTH, Report, camera_json, mosaic_layout, window_json
+from wm_ros.evaluate.report_judged import worst_moments
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID
 
-PAGE = Path(__file__).with_name('page.html')
+PAGE = Path(__file__).with_name('page')
+#: Parts of the page's script, in the order in which they run.
+SCRIPTS = ('state', 'draw', 'bev', 'cameras', 'timeline', 'panels', 'player')
 
 
 def page_data(report: Report) -> dict[str, Any]:
     """Return the JSON-ready data of a page."""
     forecasts = report.forecasts
     start_ns = forecasts[0].stamp_ns
-    latency = {int(stamp): ms for stamp, ms in report.summary.get('latency_ms', {}).items()}
+    latency = report.health.latency_ms | {
+        int(stamp): ms for stamp, ms in report.summary.get('latency_ms', {}).items()}
     windows = []
     for forecast in forecasts:
         entry = window_json(forecast, report.truths.get(forecast.stamp_ns), start_ns,
                             latency.get(forecast.stamp_ns))
+        moment = report.moments.get(forecast.stamp_ns)
+        if moment is not None:
+            entry['sur'] = [round(moment.agents, 2), round(moment.occupancy, 2)]
+        one = report.judged.get(forecast.stamp_ns)
+        if one is not None:
+            entry['jud'] = [one.right, one.visible, one.invented]
         picture = report.mosaics.get(forecast.stamp_ns)
         if picture is not None:
             entry['cam'] = base64.b64encode(picture).decode()
@@ -33,7 +43,10 @@ def page_data(report: Report) -> dict[str, Any]:
         'title': report.title, 'windows': windows, 'classes': list(AGENT_CLASSES),
         'cells': OUTPUT_GRID.rows, 'cell_m': OUTPUT_GRID.cell_m, 'cameras': [], 'mosaic': [1, 1],
         'rows': 1, 'columns': 1, 'facts': facts(report), 'scores': [], 'scores_note': '',
-        'start': telling_window(report), 'foot': foot(report)}
+        'start': telling_window(report), 'foot': foot(report),
+        'moments': worst_moments(forecasts, report.moments, report.judged),
+        'health': [[round((stamp - start_ns) / 1e9, 3), level, lines]
+                   for stamp, level, lines in report.health.reports]}
     if report.rig is not None:
         layout = mosaic_layout(report.rig)
         columns = max(len(row) for row in layout)
@@ -57,7 +70,7 @@ def facts(report: Report) -> list[list[str]]:
     if len(forecasts) > 1:
         spacing = np.diff([f.stamp_ns for f in forecasts]) / 1e9
         rows.append(['rate', f'{1 / np.median(spacing):.1f} Hz'])
-    latency = list(report.summary.get('latency_ms', {}).values())
+    latency = list(report.summary.get('latency_ms', report.health.latency_ms).values())
     if latency:
         rows.append(['stamp to publish p50 / p95', f'{np.percentile(latency, 50):.0f} / '
                      f'{np.percentile(latency, 95):.0f} ms'])
@@ -89,11 +102,19 @@ def telling_window(report: Report) -> int:
     return best
 
 
+def template() -> str:
+    """Return the page without its data: style and scripts put into one file."""
+    style = (PAGE / 'page.css').read_text(encoding='utf-8')
+    script = '\n'.join((PAGE / f'{name}.js').read_text(encoding='utf-8') for name in SCRIPTS)
+    html = (PAGE / 'page.html').read_text(encoding='utf-8')
+    return html.replace('/*STYLE*/', style).replace('/*SCRIPT*/', script)
+
+
 def write_page(report: Report, path: Path) -> int:
     """Write the page; return its size in bytes."""
     data = json.dumps(page_data(report), separators=(',', ':'), allow_nan=False)
     # A script element ends at '</' whatever stands around it.
-    html = PAGE.read_text(encoding='utf-8').replace('__DATA__', data.replace('</', '<\\/'))
+    html = template().replace('__DATA__', data.replace('</', '<\\/'))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding='utf-8')
     return len(html.encode())

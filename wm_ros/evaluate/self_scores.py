@@ -42,6 +42,7 @@ FOUND_AGAIN = 0.9
 NEW_PER_M2 = 1e-3
 #: Cells under one vehicle (4.5 x 1.9 m) stand or fall together and count once.
 FOOTPRINT_CELLS = 34.0
+_PATCH_CELLS = 7
 #: Agents and cells count up to this distance: the headline range.
 RANGE_M = float(RANGES_M[0])
 _FULL = 254.0
@@ -96,6 +97,20 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """
+    Where occupancy surprised most: the middle of some 3.5 x 3.5 m, in `base_link` when it was seen.
+
+    `nats` is the patch's share in vehicle footprints; `came` says whether it was occupied against
+    the forecast, or free against it.
+    """
+
+    nats: float
+    came: bool
+    at_m: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Held:
     """
     One forecast held against one later moment.
@@ -122,6 +137,7 @@ class Held:
     expected: int
     followed: np.ndarray
     events: tuple[Event, ...]
+    patch: Patch
     codes: np.ndarray
     first_codes: np.ndarray
     seen_codes: np.ndarray
@@ -175,12 +191,28 @@ def hold(earlier: Said, now: Said, seconds: int, steps: int) -> Held:
     agents = _Set(earlier, now, steps, seen, spread, place, seen_codes)
     near = np.linalg.norm(_CENTRES_M - place, axis=-1) <= RANGE_M
     known = near & (codes != UNOBSERVED) & (seen_codes != UNOBSERVED)
-    pair = (seen_codes[known] >= OCCUPIED_FROM).astype(int), codes[known]
+    occupied = (seen_codes >= OCCUPIED_FROM) & known
+    pair = occupied[known].astype(int), codes[known]
+    surprise = np.zeros(codes.shape, np.float32)
+    surprise[known] = _SURPRISE[pair]
+    now_from_earlier = relative_pose(earlier_from_now, np.zeros(3))
     return Held(
         earlier.stamp_ns, now.stamp_ns, seconds, agents.nll, agents.terms, agents.surprise,
-        float(_SURPRISE[pair].sum()) / FOOTPRINT_CELLS, float(_LOG_LOSS[pair].sum()),
+        float(surprise.sum()) / FOOTPRINT_CELLS, float(_LOG_LOSS[pair].sum()),
         int(known.sum()), agents.expected, agents.followed(seconds),
-        tuple(agents.events(earlier_from_now)), codes, earlier.occupancy[0], seen_codes)
+        tuple(agents.events(now_from_earlier)), _patch(surprise, occupied, now_from_earlier),
+        codes, earlier.occupancy[0], seen_codes)
+
+
+def _patch(surprise: np.ndarray, occupied: np.ndarray, now_from_earlier: np.ndarray) -> Patch:
+    """Return the square of `_PATCH_CELLS` cells that holds most of the surprise."""
+    size = (_PATCH_CELLS, _PATCH_CELLS)
+    total = cv2.boxFilter(surprise, -1, size, normalize=False)
+    row, col = np.unravel_index(np.argmax(total), total.shape)
+    came = cv2.boxFilter(surprise * occupied, -1, size, normalize=False)[row, col]
+    x, y = transform_points(now_from_earlier, _CENTRES_M[row, col])
+    return Patch(round(float(total[row, col]) / FOOTPRINT_CELLS, 2),
+                 bool(came > total[row, col] / 2), (round(float(x), 1), round(float(y), 1)))
 
 
 def warped(layer: np.ndarray, earlier_from_now: np.ndarray) -> np.ndarray:
@@ -289,10 +321,8 @@ class _Set:
                          paths.min(axis=1), np.linalg.norm(moving - outcome, axis=-1),
                          np.linalg.norm(still - outcome, axis=-1), rank], axis=1)
 
-    def events(self, earlier_from_now: np.ndarray) -> Iterator[Event]:
+    def events(self, now_from_earlier: np.ndarray) -> Iterator[Event]:
         """Yield what surprised by a nat or more, most first, in the frame of the later vehicle."""
-        now_from_earlier = relative_pose(earlier_from_now, np.zeros(3))
-
         def place(point: np.ndarray) -> tuple[float, float]:
             x, y = transform_points(now_from_earlier, point)
             return round(float(x), 2), round(float(y), 2)
