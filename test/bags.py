@@ -1,5 +1,7 @@
 """Small bags and forecasts for tests: everything filled in, nothing simulated."""
 
+from dataclasses import fields, is_dataclass
+
 import numpy as np
 
 from wm_ros.geometry import camera_pose
@@ -134,11 +136,12 @@ def recording(frames=24, cameras=('front', 'back'), width=160, height=90, noise=
         camera_info_message,
         odometry_message,
         optical_frame,
+        scaled,
         static_transforms,
     )
     from wm_ros.types import EgoState
 
-    rig, types, known = small_rig(cameras), bag_types(), typestore().types
+    rig, types, known = scaled(small_rig(cameras), width), bag_types(), typestore().types
     yield '/tf_static', START_NS, static_transforms(rig, START_NS), True
     for i in range(frames):
         stamp = START_NS + i * PERIOD_NS
@@ -168,3 +171,19 @@ def write_recording(path, items, storage='mcap', compress=False):
         for topic, time_ns, msg, latched in items:
             writer.write(topic, time_ns, msg, latched)
     return path
+
+
+def differences(a, b, path=''):
+    """Return where two messages differ; arrays have to be equal to the byte."""
+    if is_dataclass(a):
+        return [found for entry in fields(a) for found in differences(
+            getattr(a, entry.name), getattr(b, entry.name), f'{path}.{entry.name}')]
+    if isinstance(a, np.ndarray):
+        same = a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return [] if same else [path]
+    if isinstance(a, list):
+        if len(a) != len(b):
+            return [f'{path}: {len(a)} and {len(b)} entries']
+        return [found for i, (x, y) in enumerate(zip(a, b, strict=True))
+                for found in differences(x, y, f'{path}[{i}]')]
+    return [] if a == b else [f'{path}: {a} and {b}']

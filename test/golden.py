@@ -22,6 +22,7 @@ import json
 import platform
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@cache
 def run(backend: str, drive: Path = DRIVE, threads: int = 1) -> Outcome:
     """Replay the drive with the shipped model."""
     artifact = load_artifact(share_path('models', 'world-model'))
@@ -92,9 +94,14 @@ def run(backend: str, drive: Path = DRIVE, threads: int = 1) -> Outcome:
 
 def forecast_hash(forecast: Forecast) -> str:
     """Return the first 16 hex digits of the SHA-256 of a forecast's messages as they are sent."""
+    return message_hash([build(bag_types(), forecast) for build in (
+        agents_message, occupancy_message, flow_message)])
+
+
+def message_hash(messages: list[Any]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of messages of agents, occupancy and flow."""
     digest = hashlib.sha256()
-    for build in (agents_message, occupancy_message, flow_message):
-        msg = build(bag_types(), forecast)
+    for msg in messages:
         digest.update(typestore().serialize_cdr(msg, msg.__msgtype__))
     return digest.hexdigest()[:16]
 

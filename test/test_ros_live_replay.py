@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import fields, is_dataclass
 
-import numpy as np
 import pytest
+from bags import differences
 from fakes import make_fake_artifact
 
 pytest.importorskip('rclpy')
@@ -25,22 +24,6 @@ from wm_ros.ros.raw import message_class
 SETS = 20
 TOPICS = {f'/world_model/{name}': kind for name, kind in OUTPUTS.items()
           if name in ('agents', 'occupancy', 'flow', 'occupancy_grid')}
-
-
-def differences(a, b, path=''):
-    """Return where two messages differ; arrays have to be equal to the byte."""
-    if is_dataclass(a):
-        return [found for entry in fields(a) for found in differences(
-            getattr(a, entry.name), getattr(b, entry.name), f'{path}.{entry.name}')]
-    if isinstance(a, np.ndarray):
-        same = a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-        return [] if same else [path]
-    if isinstance(a, list):
-        if len(a) != len(b):
-            return [f'{path}: {len(a)} and {len(b)} entries']
-        return [found for i, (x, y) in enumerate(zip(a, b, strict=True))
-                for found in differences(x, y, f'{path}[{i}]')]
-    return [] if a == b else [f'{path}: {a} and {b}']
 
 
 def played(reader, folder, artifact):

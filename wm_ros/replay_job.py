@@ -326,7 +326,8 @@ class _Job:
         start = self.reader.start_ns
         lines = [f'{self.reader.path}: {text}; readable up to {when(self.reader.end_ns, start)}'
                  for text in self.reader.problems]
-        lines += self.reader.faults.lines(topics, start)
+        lines += self.reader.faults.lines(
+            {text.partition('(')[2].rstrip(')'): text for text in topics.values()}, start)
         lines += replay.faults.lines(topics, start)
         if self.settings.copy_inputs:
             lines += [f'{topic.name}: not copied: the bag does not define {topic.type_name}'

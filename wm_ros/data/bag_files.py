@@ -64,8 +64,9 @@ def is_bag(path: Path) -> bool:
         return bool(_kind(path))
     if (path / METADATA).is_file():
         return True
-    stems = [_stem(file)[0] for file in storage_files(path)]
-    return bool(stems) and len(set(stems)) == 1
+    stems = {_stem(file)[0] for file in storage_files(path)}
+    return len(stems) == 1 and not any(
+        (folder / METADATA).is_file() for folder in path.iterdir() if folder.is_dir())
 
 
 class BagFiles:
