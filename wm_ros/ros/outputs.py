@@ -7,7 +7,13 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from wm_ros.messages import agents_message, flow_message, grid_message, occupancy_message
+from wm_ros.messages import (
+    FrameOfReference,
+    agents_message,
+    flow_message,
+    grid_message,
+    occupancy_message,
+)
 from wm_ros.ros.convert import frame_of_reference, message_types, within_horizon
 from wm_ros.ros.markers import markers_message
 from wm_ros.ros.parameters import Settings
@@ -85,6 +91,18 @@ class Outputs:
         for publisher in (self.agents, self.occupancy, self.flow, self.grid, self.risk,
                           self.markers):
             self._node.destroy_publisher(publisher)
+
+
+def serialised(forecast: Forecast) -> list[bytes]:
+    """Return every message of a forecast as bytes: the work of publishing without a network."""
+    from rclpy.serialization import serialize_message
+
+    types = message_types()
+    frame = FrameOfReference()
+    return [serialize_message(message) for message in (
+        agents_message(types, forecast, frame), occupancy_message(types, forecast, frame),
+        flow_message(types, forecast, frame), grid_message(types, forecast, horizon=False),
+        grid_message(types, forecast, horizon=True), markers_message(types, forecast, frame))]
 
 
 def wanted(publisher: Any) -> bool:
