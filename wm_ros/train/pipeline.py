@@ -84,7 +84,7 @@ def frame_stage(folder: Path, settings: Settings, wrap: Wrap | None = None) -> P
         trainer = FrameTrainer(PRESETS[settings.preset])
         with workers(store, frame_setup, frame_seeds(settings), settings, world):
             store.wait(min(8, settings.frame_clips))
-            if settings.start:
+            if settings.start and not (folder / 'frame.safetensors').exists():
                 trainer.model = started(settings, folder)
             learn(trainer if wrap is None else wrap(trainer), store, frame_sample,
                   settings.frame_batch, settings, folder, 'frame', world)
