@@ -16,18 +16,35 @@ from wm_ros.model.quant import (  # noqa: E402
     settle_scales,
 )
 from wm_ros.train import quantize as quantizing  # noqa: E402
-from wm_ros.train.loop import load_model, save_model  # noqa: E402
+from wm_ros.train.encode import calibration_frames, calibration_windows  # noqa: E402
+from wm_ros.train.loop import load_model, notes_of, save_model  # noqa: E402
 from wm_ros.train.match import map_gap  # noqa: E402
-from wm_ros.train.encode import calibration_frames  # noqa: E402
 
-SETTINGS = quantizing.QuantizeSettings(steps=40, encoder_batch=2, dynamics_batch=1, rate=1e-3)
+SETTINGS = quantizing.QuantizeSettings(steps=30, encoder_batch=1, dynamics_batch=1, rate=2e-3)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = make_run(tmp_path_factory.mktemp('run'))
-    quantizing.quantize(folder, SETTINGS)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:     # fewer batches than a real run observes
+        patch.setattr(quantizing, 'calibration_frames', lambda run: calibration_frames(run, 3))
+        patch.setattr(quantizing, 'calibration_windows', lambda run: calibration_windows(run, 2))
+        # In a net that never learnt anything, what is there would drown what is lost.
+        patch.setattr(quantizing, 'MAP_WEIGHT', 1e5)
+        patch.setattr(quantizing, 'SCALE_RATE', 20.0)
+        coarsen(quantizing.post_training(folder))
+        quantizing.quantize(folder, SETTINGS)
+        yield folder
+
+
+def coarsen(path):
+    """Make the activation scales of a calibrated checkpoint four times too large."""
+    notes, model = notes_of(path), load_model(path)
+    for part in (model.encoder, model.lift):
+        for module in part.modules():
+            if isinstance(module, Quantizer):
+                module.scale.mul_(4.0)
+    save_model(model, path, notes)
 
 
 @torch.no_grad()
@@ -73,6 +90,7 @@ def test_a_finished_run_is_taken_up_and_a_new_model_begins_anew(folder, tmp_path
     save_model(model, folder / 'model.safetensors', {'stage': 'window'})
     quantizing.quantize(folder, quantizing.QuantizeSettings(steps=1, encoder_batch=1,
                                                             dynamics_batch=1))
+    assert quantizing.up_to_date(folder / quantizing.QUANTIZED)
     again = load_model(folder / quantizing.QUANTIZED).state_dict()['decoder.centre.bias']
     assert (again - written['decoder.centre.bias'] > 0.5).all()
 
@@ -105,3 +123,25 @@ def test_folding_keeps_the_function_in_a_reloaded_checkpoint(folder, tmp_path):
         save_model(model, tmp_path / 'folded.safetensors', {})
         again = load_model(tmp_path / 'folded.safetensors').eval()
         torch.testing.assert_close(again.encode(*given)[1], before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('weights', ['float', 'post-training', 'quantized'])
+def test_all_three_precisions_are_exported_to_be_compared(folder, tmp_path, weights):
+    pytest.importorskip('onnx', reason='export needs onnx')
+    from wm_ros.cli.main import main
+    from wm_ros.export.weights import load_artifact_model
+    from wm_ros.runtime.artifact import load_artifact
+    out = tmp_path / 'artifact'
+    assert main(['export', str(out), '--folder', str(folder), '--weights', weights]) == 0
+    artifact = load_artifact(out)
+    assert artifact.manifest['training']['weights'] == weights
+    assert artifact.precision['encode'] == ('float32' if weights == 'float' else 'int8')
+    model = load_artifact_model(out)
+    assert any(module.active for module in model.modules()
+               if isinstance(module, Quantizer)) == (weights != 'float')
+    want = load_model(folder / {'float': 'model.safetensors', 'quantized': quantizing.QUANTIZED,
+                                'post-training': quantizing.POST_TRAINING}[weights]).eval()
+    batch = next(iter(calibration_frames(folder, 1)))
+    given = batch['images'], batch['index'], batch['weight']
+    with torch.no_grad():
+        assert map_gap(model.encode(*given)[1], want.encode(*given)[1]) < 2e-3

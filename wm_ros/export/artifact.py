@@ -11,12 +11,14 @@ import torch
 
 from wm_ros.export.lint import check_graph
 from wm_ros.export.onnx import export_graphs
-from wm_ros.model.quant import calibration, fold_batch_norms
+from wm_ros.model.quant import Quantizer, calibration, fold_batch_norms
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.artifact import write_manifest
 
 #: What each graph is exported for; a backend reports what it executes.
 PRECISION = {'encode': 'int8', 'fold': 'float16', 'rollout': 'int8+float16'}
+#: A model that was never calibrated, to compare with: nothing is quantised or stored in half.
+FLOAT_PRECISION = {'encode': 'float32', 'fold': 'float32', 'rollout': 'float32'}
 
 
 @torch.no_grad()
@@ -44,16 +46,18 @@ def calibrate_dynamics(model: WorldModel, windows: Iterable[Mapping[str, torch.T
 def write_artifact(model: WorldModel, folder: Path, score_threshold: float,
                    observed_threshold: float, training: Mapping[str, Any]) -> str:
     """
-    Export a calibrated model into `folder`; return the artifact's hash.
+    Export a model into `folder`, in float if it was not calibrated; return the artifact's hash.
 
-    Raises LintError where TensorRT would not take a graph.
+    Raises LintError where TensorRT would not take a graph of a calibrated one.
     """
-    for graph in export_graphs(model, folder):
-        check_graph(graph, onnx.load(folder / f'{graph}.onnx'))
+    quantized = any(module.active for module in model.modules() if isinstance(module, Quantizer))
+    for graph in export_graphs(model, folder, half=quantized):
+        if quantized:
+            check_graph(graph, onnx.load(folder / f'{graph}.onnx'))
     config = model.config
     return write_manifest(folder, {
         'channels': {'memory_channels': config.memory_channels,
                      'skip_channels': config.skip_channels, 'latent_dim': config.latent_dim},
         'score_threshold': score_threshold, 'observed_threshold': observed_threshold,
-        'precision': PRECISION, 'model': config.to_dict(),
+        'precision': PRECISION if quantized else FLOAT_PRECISION, 'model': config.to_dict(),
         'parameters': sum(p.numel() for p in model.parameters()), 'training': dict(training)})

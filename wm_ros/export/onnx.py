@@ -23,12 +23,14 @@ HALF_GRAPHS = ('fold', 'rollout')
 INT8_SUFFIX, HALF_SUFFIX, TRANSPOSED_SUFFIX = '_int8', '_half', '_t'
 
 
-def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str, GraphSpec]:
+def export_graphs(model: WorldModel, folder: Path, cameras: int = 6,
+                  half: bool = True) -> dict[str, GraphSpec]:
     """
     Write encode.onnx, fold.onnx and rollout.onnx; return their specification.
 
     The model is folded and set to evaluation in place. `cameras` is only the example's: the
-    graphs leave N and P free, to be fixed when a backend loads them.
+    graphs leave N and P free, to be fixed when a backend loads them. Without `half` the float
+    weights keep single precision.
     """
     config = model.config
     specs = graph_specs(config.memory_channels, config.skip_channels, config.latent_dim,
@@ -42,7 +44,7 @@ def export_graphs(model: WorldModel, folder: Path, cameras: int = 6) -> dict[str
         graph = onnx.load(path)
         fold_weight_quantizers(graph)
         name_weights(graph, model)
-        if name in HALF_GRAPHS:
+        if half and name in HALF_GRAPHS:
             store_half(graph)
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, path)

@@ -66,15 +66,28 @@ class QuantizeSettings:
 
 
 def post_training(folder: Path) -> Path:
-    """Fold and calibrate the model of a run; return the checkpoint with quantisers enabled."""
+    """
+    Fold and calibrate the model of a run, if that is not done; return the checkpoint.
+
+    It has its quantisers enabled. What was made of another model goes.
+    """
+    path = folder / POST_TRAINING
+    if up_to_date(path):
+        return path
+    for old in folder.glob('quantize_*'):
+        old.unlink()
     model = load_model(folder / 'model.safetensors')
     fold_batch_norms(model)
     torch.manual_seed(0)
     calibrate_encoder(model, calibration_frames(folder))
     calibrate_dynamics(model, calibration_windows(folder))
-    path = folder / POST_TRAINING
     save_model(model, path, {'stage': 'post-training', 'model': hash_of(folder)})
     return path
+
+
+def up_to_date(path: Path) -> bool:
+    """Return whether a checkpoint is there and was made of the folder's float model as it is."""
+    return path.exists() and notes_of(path)['model'] == hash_of(path.parent)
 
 
 def hash_of(folder: Path) -> str:
@@ -84,22 +97,17 @@ def hash_of(folder: Path) -> str:
 
 def quantize(folder: Path, settings: QuantizeSettings) -> Path:
     """Run both stages on a run's folder, taken up where they stopped; return the checkpoint."""
-    device = torch.device(settings.device)
-    start = folder / POST_TRAINING
-    if not start.exists() or notes_of(start)['model'] != hash_of(folder):
-        for path in folder.glob('quantize_*'):  # of another model
-            path.unlink()
-        post_training(folder)
+    model = load_model(post_training(folder))
     teacher = load_model(folder / 'model.safetensors').eval().requires_grad_(False)
     fold_batch_norms(teacher)
-    model = load_model(start)
+    teacher.to(settings.device)
     torch.manual_seed(settings.seed)
-    encoder_stage(folder, model, teacher.to(device), settings)
+    encoder_stage(folder, model, teacher, settings)
     dynamics_stage(folder, model, teacher, settings)
     settle_scales(model)
     round_half(model)
     path = folder / QUANTIZED
-    save_model(model.cpu(), path, {'stage': 'quantized'})
+    save_model(model.cpu(), path, {'stage': 'quantized', 'model': hash_of(folder)})
     return path
 
 
