@@ -11,6 +11,9 @@ the products they are for. What stays FP32:
   grid it is read at in one type, and in FP16 places near the edge of the map are rounded to 2 cm
 - the scores that agents are picked by, from their last convolution on: rounding makes ties
 - boxes, their spread and trajectories, in metres, from the last linear layer on
+- INT8 convolutions whose result is quantised again at once: one kernel each, that reads and writes
+  INT8 and scales in FP32 inside; rounded to FP16 in between, one value in twenty would fall to the
+  next step, and the encoder is eighteen of these deep
 - INT8 products with a scale that is no normal FP16 number: it would lose digits, or become 0
 
 Inputs and outputs keep the types of the contract.
@@ -37,6 +40,8 @@ PRODUCTS = ('Conv', 'MatMul', 'Gemm')
 #: Operators that move values and change none, so that quantisation may stand before or behind.
 MOVES = ('Concat', 'Expand', 'Flatten', 'Gather', 'Reshape', 'Slice', 'Split', 'Squeeze',
          'Transpose', 'Unsqueeze')
+#: Operators that a convolution takes in behind it on the way to the next QuantizeLinear.
+_TAKEN_IN = ('Relu', 'Add', 'Clip', 'Resize')
 #: Where walking back from what has to be FP32 ends.
 _STOPS = (*PRODUCTS, 'QuantizeLinear', 'DequantizeLinear', 'LayerNormalization', 'Softmax', 'TopK')
 #: Inputs that are float32 in whatever type the operator computes.
@@ -195,7 +200,7 @@ def _full_precision(graph: onnx.GraphProto) -> set[int]:
     full |= backwards((i for i, node in enumerate(nodes) if node.op_type == 'GridSample'), False)
     full |= backwards((i for i, node in enumerate(nodes) if node.op_type == 'TopK'), True)
     full |= backwards((makers[item.name] for item in graph.output if item.name in METRES), True)
-    return full | _products_of_small_scales(graph, nodes, makers)
+    return full | _int8_products(graph, nodes, makers)
 
 
 def _reads_int8(node: onnx.NodeProto, nodes: list[onnx.NodeProto], makers: dict[str, int]) -> bool:
@@ -215,22 +220,45 @@ def _sources(node: onnx.NodeProto, nodes: list[onnx.NodeProto], makers: dict[str
     return found
 
 
-def _products_of_small_scales(graph: onnx.GraphProto, nodes: list[onnx.NodeProto],
-                              makers: dict[str, int]) -> set[int]:
-    """Return INT8 products, and what feeds them, where a scale is no normal FP16 number."""
+def _int8_products(graph: onnx.GraphProto, nodes: list[onnx.NodeProto],
+                   makers: dict[str, int]) -> set[int]:
+    """Return INT8 products that stay FP32, with what feeds them and what they take in."""
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer
               if item.data_type in _FLOATS}
-    groups = [{i, *_sources(node, nodes, makers)} for i, node in enumerate(nodes)
-              if node.op_type in PRODUCTS and _reads_int8(node, nodes, makers)]
+    groups = {i: {i, *_sources(node, nodes, makers)} for i, node in enumerate(nodes)
+              if node.op_type in PRODUCTS and _reads_int8(node, nodes, makers)}
     full = {i for i, node in enumerate(nodes)
             if node.op_type in ('QuantizeLinear', 'DequantizeLinear')
             and not ((values[node.input[1]] >= _HALF.smallest_normal)
                      & (values[node.input[1]] <= _HALF.max)).all()}
+    for i, group in groups.items():
+        taken_in = _until_quantised(graph, nodes, nodes[i].output[0])
+        if nodes[i].op_type == 'Conv' and taken_in is not None:
+            full |= group | taken_in
     while True:     # two products may share a quantised tensor
-        more = set().union(*(group for group in groups if group & full)) - full
+        more = set().union(*(group for group in groups.values() if group & full)) - full
         if not more:
             return full
         full |= more
+
+
+def _until_quantised(graph: onnx.GraphProto, nodes: list[onnx.NodeProto],
+                     name: str) -> set[int] | None:
+    """Return what a product takes in where all it makes is quantised or given out, else None."""
+    outputs = {item.name for item in graph.output}
+    found: set[int] = set()
+    for i, node in enumerate(nodes):
+        if name not in node.input or node.op_type == 'QuantizeLinear':
+            continue
+        if node.op_type in MOVES and outputs.issuperset(node.output):
+            found.add(i)
+            continue
+        behind = (_until_quantised(graph, nodes, node.output[0])
+                  if node.op_type in _TAKEN_IN else None)
+        if behind is None:
+            return None
+        found |= {i, *behind}
+    return found
 
 
 def _write_types(graph: onnx.GraphProto, full: set[int]) -> None:
