@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -164,16 +164,13 @@ def bare_code(source: str) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; raise CacheError where there is no room or no right."""
-    temporary = None
+    temporary = path.with_name(f'.{path.name}-{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}-',
-                                         delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
+        temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as err:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
         why = {errno.ENOSPC: 'the disk is full', errno.EDQUOT: 'the quota is used up',
                errno.EROFS: 'the file system is read-only'}.get(err.errno, err.strerror or str(err))
