@@ -140,8 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
             drive = simulate(seed, options.at + .1, world)
             pictures += tiles(drive, cameras, options.at, options.boxes)
     picture = sheet(pictures, options.columns)
-    if not cv2.imwrite(str(options.out), picture[..., ::-1],
-                       [cv2.IMWRITE_JPEG_QUALITY, options.quality]):
+    form = [cv2.IMWRITE_JPEG_QUALITY, options.quality] if options.out.suffix in (
+        '.jpg', '.jpeg') else []
+    if not cv2.imwrite(str(options.out), picture[..., ::-1], form):
         raise OSError(f'{options.out}: could not be written')
     print(f'{options.out}: {len(pictures)} pictures, {options.out.stat().st_size // 1024} KB')
     return 0
