@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wm_ros.data.samples import Drive
+from wm_ros.data.samples import Drive, Sample
 from wm_ros.types import WINDOW_FRAMES, CameraRig, Forecast, Truth
 
 #: Frames from one scored forecast to the next: 0.5 s at 10 Hz.
@@ -28,8 +28,14 @@ class Counter(Protocol):
 
 
 def forecasts(predictor: Any, drive: Drive, every: int = EVERY) -> Iterator[tuple[Forecast, Truth]]:
+    """Run a drive and yield a forecast with its truth from the first whole window on."""
+    for forecast, sample in windows(predictor, drive, every):
+        yield forecast, sample.truth
+
+
+def windows(predictor: Any, drive: Drive, every: int = EVERY) -> Iterator[tuple[Forecast, Sample]]:
     """
-    Run a drive and yield a forecast with its truth from the first whole window on.
+    Run a drive and yield what is scored: forecasts with the newest sample, which has a truth.
 
     Every frame is encoded; the rollout runs only for what is scored, under the ego plan that the
     source knows (else the predictor's own).
@@ -38,7 +44,7 @@ def forecasts(predictor: Any, drive: Drive, every: int = EVERY) -> Iterator[tupl
     for sample in drive.samples(every, WINDOW_FRAMES - 1):
         predictor.encode(sample.frames, sample.ego)
         if sample.truth is not None:
-            yield predictor.forecast(sample.plan), sample.truth
+            yield predictor.forecast(sample.plan), sample
 
 
 @dataclass(frozen=True)
