@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.runtime.artifact import load_artifact
@@ -17,20 +18,23 @@ class PredictorSource:
     """
     Which artifact to run on what; call it with a rig for a `Predictor` of that rig.
 
-    `score_threshold` replaces the artifact's where given. `threads` are those of the backend. A
-    second call with as many cameras returns the same predictor with the new rig.
+    `score_threshold` replaces the artifact's where given. `threads` are those of the backend,
+    `options` its options as pairs. A second call with as many cameras returns the same predictor
+    with the new rig.
     """
 
     artifact: str
     backend: str = 'auto'
     threads: int = 1
     score_threshold: float | None = None
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, rig: CameraRig) -> Predictor:
         key = (self, len(rig))
         if key not in _open:
             artifact = load_artifact(self.artifact)
-            backend = create_backend(self.backend, artifact, len(rig), threads=self.threads)
+            backend = create_backend(self.backend, artifact, len(rig), threads=self.threads,
+                                     options=dict(self.options))
             predictor = Predictor(artifact, backend, rig, PredictorSettings(
                 decode_threads=1, score_threshold=self.score_threshold))
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -91,7 +93,7 @@ def warp(maps: torch.Tensor, now_from_frame: torch.Tensor) -> torch.Tensor:
     rows, cols = FEATURE_GRID.shape
     half_x = FEATURE_GRID.cell_m * cols / 2
     half_y = FEATURE_GRID.cell_m * rows / 2
-    centres = torch.as_tensor(FEATURE_GRID.centres_m(), device=maps.device)  # (R, R, 2)
+    centres = _centres(maps.device)                         # (R, R, 2)
     x, y = centres[..., 0], centres[..., 1]
     pose = now_from_frame.float()
     dx = x[None] - pose[:, 0, None, None]
@@ -102,3 +104,10 @@ def warp(maps: torch.Tensor, now_from_frame: torch.Tensor) -> torch.Tensor:
     where = torch.stack([then_x, then_y], -1)               # columns first, as grid_sample wants
     return F.grid_sample(maps, where.to(maps.dtype), mode='bilinear', padding_mode='zeros',
                          align_corners=False)
+
+
+@cache
+def _centres(device: torch.device) -> torch.Tensor:
+    """Return the grid's cell centres on a device; a CUDA graph may not fetch them from the host."""
+    with torch.inference_mode(False):
+        return torch.as_tensor(FEATURE_GRID.centres_m(), device=device)
