@@ -269,8 +269,8 @@ def tensorrt_module(world: World) -> Listed:
             monitor.phase_start('Building the engine', None, 20)
             monitor.phase_start('Timing', 'Building the engine', 3)
             assert monitor.step_complete('Timing', 0)
-            for step in range(20):
-                assert monitor.step_complete('Building the engine', step)
+            if not all(monitor.step_complete('Building the engine', step) for step in range(20)):
+                return None
             monitor.phase_finish('Building the engine')
             if world.refuse_build:
                 self._logger.log(ILogger.Severity.ERROR, 'no tactic for Conv_7')
@@ -281,6 +281,8 @@ def tensorrt_module(world: World) -> Listed:
         def __init__(self, logger):
             super().__init__(world, 'cls_Runtime')
             self._logger = logger
+            if world.capability < (7, 5):
+                raise TypeError('pybind11::init(): factory function returned nullptr')
 
         def deserialize_cuda_engine(self, plan):
             world.events.append(('deserialise', len(plan)))

@@ -124,6 +124,19 @@ def test_progress_and_precision_are_told(artifact, cache, monkeypatch):
     assert told[1:] == [f'building fold: Building the engine: {n}0 %' for n in range(1, 11)]
 
 
+def test_an_interrupt_ends_a_build(artifact, cache, monkeypatch):
+    world = World().install(monkeypatch)
+
+    def interrupted(text):
+        if '50 %' in text:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        opened(artifact, cache, interrupted)
+    assert world.count('build') == 1 and not engines(cache)
+    gc.collect()
+    assert world.memory == {} and world.count('stream_destroy') == 1
+
+
 def test_a_second_start_builds_nothing(artifact, cache, monkeypatch):
     world = World().install(monkeypatch)
     opened(artifact, cache).close()
@@ -303,6 +316,20 @@ def test_another_form_and_an_old_tensorrt_are_refused(artifact, cache, monkeypat
         opened(load_artifact(other), cache)
     sys.modules['tensorrt'].__version__ = '8.6.1'
     with pytest.raises(BackendError, match='version 8.6.1, want 10.3 or newer'):
+        opened(artifact, cache)
+
+
+def test_where_it_does_not_start_auto_takes_another(artifact, cache, monkeypatch):
+    World(capability=(5, 3)).install(monkeypatch)
+    with pytest.raises(BackendError, match='tensorrt: .*factory function returned nullptr, want'):
+        opened(artifact, cache)
+    said = []
+    backend = create_backend('auto', artifact, CAMERAS, log=said.append)
+    backend.close()
+    assert backend.name != 'tensorrt' and 'tensorrt: pybind11' in said[0]
+    monkeypatch.setitem(sys.modules, 'cuda.bindings', None)
+    monkeypatch.delitem(sys.modules, 'cuda.bindings.runtime')
+    with pytest.raises(BackendError, match='cuda: .*want cuda-python'):
         opened(artifact, cache)
 
 

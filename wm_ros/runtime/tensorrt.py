@@ -62,7 +62,11 @@ class TensorRtBackend(GraphBackend):
         self._device = self._cuda.device()
         self._said: list[str] = []
         self._logger = make_logger(self._trt, self._said)
-        self._runtime = self._trt.Runtime(self._logger)
+        try:
+            self._runtime = self._trt.Runtime(self._logger)
+        except Exception as err:    # pybind11 raises TypeError where the library gives nothing
+            raise BackendError(f'tensorrt: {"; ".join(self._said) or err}, want one that starts '
+                               'on this machine') from err
         self._build = BuildOptions(self.options['workspace_mb'],
                                    self.options['optimization_level'])
         self._cache = EngineCache(Path(self.options['cache'] or default_folder()).expanduser())

@@ -41,26 +41,38 @@ def make_logger(trt: ModuleType, said: list[str]) -> Any:
 
 
 def make_monitor(trt: ModuleType, name: str, log: Callable[[str], None]) -> Any:
-    """Return a monitor that tells every tenth of each outermost phase of a build."""
+    """
+    Return a monitor that tells every tenth of each outermost phase of a build.
+
+    What comes up while it tells, an interrupt for one, may not pass through the library: it ends
+    the build and is kept in `raised`.
+    """
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.raised: BaseException | None = None
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if not parent_phase:
                 self._steps[phase_name] = num_steps
-                log(f'building {name}: {phase_name}')
+                self._tell(f'building {name}: {phase_name}')
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             steps = self._steps.get(phase_name, 0)
             # Called from several threads, in any order of phases; the steps of one go up.
             if steps >= 10 and (step + 1) * 10 // steps > step * 10 // steps:
-                log(f'building {name}: {phase_name}: {(step + 1) * 100 // steps} %')
-            return True
+                self._tell(f'building {name}: {phase_name}: {(step + 1) * 100 // steps} %')
+            return self.raised is None
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)
+
+        def _tell(self, text: str) -> None:
+            try:
+                log(text)
+            except BaseException as err:
+                self.raised = err
 
     return Monitor()
 
@@ -98,6 +110,8 @@ def build_engine(trt: ModuleType, name: str, model: bytes, options: BuildOptions
         cache = config.create_timing_cache(b'')
     config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
+    if monitor.raised is not None:
+        raise monitor.raised
     if plan is None:
         raise BackendError(f'{name}: TensorRT {trt.__version__} built no engine: '
                            f'{"; ".join(said) or "it did not say why"}')
