@@ -45,8 +45,6 @@ def work(seed: int, world: str, rig: CameraRig, drive_s: float, until: float) ->
         spent['simulate'] += marks[1] - marks[0]
         spent['set up'] += marks[2] - marks[1]
         for i in range(drive.n):
-            if time.monotonic() >= until:
-                break
             start = time.process_time()
             rendered = renderer.render(i)
             middle = time.process_time()
@@ -54,6 +52,8 @@ def work(seed: int, world: str, rig: CameraRig, drive_s: float, until: float) ->
             spent['render'] += middle - start
             spent['truth'] += time.process_time() - middle
             sets += 1
+            if time.monotonic() >= until:
+                break
         seed += 1
     return {'sets': sets, **spent}
 
