@@ -53,7 +53,7 @@ class Settings:
     What a replay is made with; pickles, so that several bags run in processes.
 
     `start_s` and `seconds` cut a piece out of the bag (0: all of it). `copy_inputs` writes the
-    messages of the bag beside the forecasts.
+    messages of the bag beside the forecasts. `options` are those of the backend.
     """
 
     artifact: Path
@@ -67,6 +67,7 @@ class Settings:
     copy_inputs: bool = False
     start_s: float = 0.0
     seconds: float = 0.0
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass
@@ -159,6 +160,7 @@ def _made_from(bag: Path, rig: CameraRig, artifact: Artifact,
             'backend': settings.backend, 'threads': settings.threads, 'node': settings.node,
             'flow': settings.flow, 'copy_inputs': settings.copy_inputs,
             'start_s': settings.start_s, 'seconds': settings.seconds,
+            'options': [list(pair) for pair in settings.options],
             'mapping': str(settings.mapping), 'rig': str(settings.rig or '')}
 
 
@@ -212,7 +214,7 @@ class _Job:
         if self.part.exists():
             self.known = known_forecasts(self.part, settings.node)
         backend = create_backend(settings.backend, self.artifact, len(self.rig),
-                                 threads=settings.threads)
+                                 threads=settings.threads, options=dict(settings.options))
         began = time.monotonic()
         result = Result(str(self.reader.path), str(self.out), Counts(), backend=backend.name,
                         model_hash=self.artifact.hash)
