@@ -81,7 +81,6 @@ def test_draws_depend_on_the_process_and_on_the_step(tmp_path):
 def test_streams_are_encoded_in_torch_as_the_model_encodes(tmp_path):
     folder = make_run(tmp_path / 'run')
     model = load_model(folder / 'model.safetensors')
-    (folder / 'model.safetensors').rename(folder / 'frame_model.safetensors')
     path = write_encoder(folder, 'torch')
     encode = torch_encoder(path, 'cpu')
     rng = np.random.default_rng(0)

@@ -10,6 +10,9 @@ from wm_ros.train.loop import save_model
 from wm_ros.train.stages import FrameTrainer
 from wm_ros.train.store import ClipStore
 
+#: Of the first window clip of a run whose own seed is 0.
+WINDOW_SEED = 400_000
+
 
 def truths(rng, count):
     """Return arrays of `count` truths of six road users each, as a clip holds them."""
@@ -41,10 +44,10 @@ def window_clip(seed, config):
             'motion': np.array([[5.0, 0.1]], np.float32), **truths(rng, 1)}
 
 
-def make_run(folder, clips=3, seed=0):
+def make_run(folder, clips=3, seed=0, preset='tiny'):
     """Write clips, `frame.safetensors` and `model.safetensors` into `folder`."""
     torch.manual_seed(seed)
-    trainer = FrameTrainer(PRESETS['tiny']).train()
+    trainer = FrameTrainer(PRESETS[preset]).train()
     with torch.no_grad():   # a graph would keep equal weights, such as those of norms, only once
         for parameter in trainer.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -52,7 +55,7 @@ def make_run(folder, clips=3, seed=0):
     for i in range(clips):
         clip = frame_clip(i)
         frames.write(i, clip)
-        windows.write(i, window_clip(i, trainer.config))
+        windows.write(WINDOW_SEED + i, window_clip(i, trainer.config))
         given = [torch.from_numpy(clip[key].astype(kind)) for key, kind in
                  (('images', np.uint8), ('index', np.int64), ('weight', np.float32))]
         with torch.no_grad():   # batch norms see what they will see
@@ -60,6 +63,7 @@ def make_run(folder, clips=3, seed=0):
     notes = {'step': '1', 'elapsed_s': '1.0'}
     for name in ('frame', 'window'):
         save_model(trainer, folder / f'{name}.safetensors', notes)
-    save_model(trainer.model, folder / 'model.safetensors', {'stage': 'window'})
+    for name in ('frame_model', 'model'):
+        save_model(trainer.model, folder / f'{name}.safetensors', {'stage': name})
     (folder / 'settings.json').write_text('{"preset": "tiny", "call_minutes": 1.0}')
     return folder

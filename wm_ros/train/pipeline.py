@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from wm_ros.export.weights import load_artifact_model
-from wm_ros.model.config import PRESETS
+from wm_ros.model.config import PRESETS, ModelConfig
 from wm_ros.model.world_model import WorldModel
 from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.config import RUNS, Settings
@@ -41,9 +41,6 @@ from wm_ros.types import FEATURE_GRID
 
 __all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'frame_stage',
            'render', 'train', 'window_stage']
-
-#: Puts something beside a stage's trainer (`wm_ros.train.distill`); has `.trainer`.
-Wrap = Callable[[nn.Module], nn.Module]
 
 
 def train(folder: Path, settings: Settings) -> Path:
@@ -75,18 +72,19 @@ def render(folder: Path, settings: Settings) -> Path:
     return folder
 
 
-def frame_stage(folder: Path, settings: Settings, wrap: Wrap | None = None) -> Path:
+def frame_stage(folder: Path, settings: Settings,
+                make: Callable[[ModelConfig], FrameTrainer] = FrameTrainer) -> Path:
     """Learn single frames while workers render; return the checkpoint."""
     path = folder / 'frame_model.safetensors'
     with joined(settings.device) as world:
         begin(folder, settings, world)
         store = ClipStore(folder / 'frames')
-        trainer = FrameTrainer(PRESETS[settings.preset])
+        trainer = make(PRESETS[settings.preset])
         with workers(store, frame_setup, frame_seeds(settings), settings, world):
             store.wait(min(8, settings.frame_clips))
             if settings.start and not (folder / 'frame.safetensors').exists():
                 trainer.model = started(settings, folder)
-            learn(trainer if wrap is None else wrap(trainer), store, frame_sample,
+            learn(trainer, store, frame_sample,
                   settings.frame_batch, settings, folder, 'frame', world)
         if world.rank == 0:
             save_model(trainer.model, path, {'stage': 'frame'})
@@ -94,8 +92,9 @@ def frame_stage(folder: Path, settings: Settings, wrap: Wrap | None = None) -> P
     return path
 
 
-def window_stage(folder: Path, settings: Settings, wrap: Wrap | None = None,
-                 sample: Callable = window_sample, store: ClipStore | None = None) -> Path:
+def window_stage(folder: Path, settings: Settings,
+                 make: Callable[[WorldModel], WindowTrainer] = WindowTrainer,
+                 store: ClipStore | None = None) -> Path:
     """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
     path = folder / 'model.safetensors'
     with joined(settings.device) as world:
@@ -106,10 +105,10 @@ def window_stage(folder: Path, settings: Settings, wrap: Wrap | None = None,
         world.wait()
         setup = functools.partial(window_setup, write_encoder(folder, settings.encode),
                                   folder / 'drives', str(world.device(settings.device)))
-        trainer = WindowTrainer(load_model(folder / 'frame_model.safetensors'))
+        trainer = make(load_model(folder / 'frame_model.safetensors'))
         with workers(store, setup, window_seeds(settings), settings, world):
             store.wait(min(8, settings.window_clips))
-            learn(trainer if wrap is None else wrap(trainer), store, sample,
+            learn(trainer, store, window_sample,
                   settings.window_batch, settings, folder, 'window', world)
         if world.rank == 0:
             save_model(trainer.model, path, {'stage': 'window'})

@@ -115,7 +115,10 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
                   settings: QuantizeSettings) -> None:
     """Tune encoder and lift of `model` in place, on frames."""
     trainer = FrameTrainer(model.config)
-    trainer.load_state_dict(load_file(folder / 'frame.safetensors'))
+    # A distilled student's checkpoint has projections beside, which are not needed any more.
+    trainer.load_state_dict({name: value for name, value
+                             in load_file(folder / 'frame.safetensors').items()
+                             if not name.startswith('project_')})
     fold_batch_norms(trainer)
     trainer.model.encoder, trainer.model.lift = model.encoder, model.lift
     trainer.to(settings.device, memory_format=torch.channels_last)

@@ -1,0 +1,155 @@
+"""Distillation: what is compared, that it teaches the student, and only the student."""
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+
+from tiny_run import WINDOW_SEED, make_run  # noqa: E402
+
+from wm_ros.model.config import PRESETS  # noqa: E402
+from wm_ros.model.teacher import build_model  # noqa: E402
+from wm_ros.train import match  # noqa: E402
+from wm_ros.train.config import Settings  # noqa: E402
+from wm_ros.train.distill import (  # noqa: E402
+    DistillSettings,
+    FrameDistiller,
+    PairedStore,
+    WindowDistiller,
+    distill,
+)
+from wm_ros.train.loop import load_model  # noqa: E402
+from wm_ros.train.stages import Batches, WindowTrainer  # noqa: E402
+from wm_ros.train.store import ClipStore  # noqa: E402
+from wm_ros.train.targets import frame_sample, window_sample  # noqa: E402
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Return the folders of a student's and a teacher's run over the same drives."""
+    folder = tmp_path_factory.mktemp('runs')
+    return (make_run(folder / 'student', seed=1),
+            make_run(folder / 'teacher', seed=2, preset='teacher-tiny'))
+
+
+@pytest.fixture
+def window(folders):
+    """Return a student under its teacher and a batch of windows."""
+    torch.manual_seed(0)
+    student, teacher = (load_model(folder / 'model.safetensors') for folder in folders)
+    store = PairedStore(*(folder / 'windows' for folder in folders))
+    return (WindowDistiller(student, teacher, DistillSettings()),
+            Batches(store, window_sample, 1, CPU, 0).take())
+
+
+def test_nothing_is_to_learn_from_equal_outputs(window):
+    distiller, batch = window
+    with torch.no_grad():
+        outputs = distiller.eval().outputs(batch)
+    gaps = match.output_gaps(outputs, outputs, batch)
+    assert set(gaps) == {'occupancy', 'flow', 'ground', 'centre', 'class', 'box', 'path',
+                         'spread', 'mode'}
+    for name, value in gaps.items():
+        assert value.item() == pytest.approx(0.0, abs=1e-6), name
+    assert match.map_gap(outputs['states'], outputs['states']) == 0.0
+
+
+def test_divergence_is_that_of_the_probabilities():
+    mine, theirs = torch.tensor([0.3, -1.0]), torch.tensor([2.0, -1.0])
+    p, q = torch.sigmoid(theirs), torch.sigmoid(mine)
+    want = p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q))
+    torch.testing.assert_close(match.bernoulli_gap(mine, theirs), want)
+    a, b = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.5]])
+    want = torch.distributions.kl_divergence(torch.distributions.Categorical(logits=b),
+                                             torch.distributions.Categorical(logits=a))
+    torch.testing.assert_close(match.choice_gap(a, b), want)
+
+
+def test_modes_are_matched_one_to_one(window):
+    distiller, batch = window
+    paths = torch.randn(5, 6, 6, 2) * 10
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    # Mode i of the shuffled is mode order[i] of the paths, a little off.
+    shuffled = paths[:, order] + 0.01
+    found = match.match_modes(shuffled, paths)
+    torch.testing.assert_close(shuffled[:, found[0]], paths, atol=0.02, rtol=0)
+    with torch.no_grad():
+        teacher = distiller.eval().outputs(batch)
+    student = dict(teacher)
+    for name in ('mode_logits', 'trajectories', 'trajectory_spread'):
+        student[name] = teacher[name][:, :, order]
+    gaps = match.output_gaps(student, teacher, batch)
+    assert max(gaps[name].item() for name in ('path', 'spread', 'mode')) < 1e-6
+
+
+def test_gradients_reach_the_student_alone(window, folders):
+    distiller, batch = window
+    parts = distiller.train()(batch)
+    sum(value for name, value in parts.items() if name.startswith('like_')).backward()
+    for part in (distiller.model.bottleneck, distiller.model.dynamics, distiller.model.decoder,
+                 distiller.model.agents, distiller.project):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+    assert all(p.grad is None for p in distiller.model.encoder.parameters())
+    plain = WindowTrainer(load_model(folders[0] / 'model.safetensors'))
+    assert set(distiller.state_dict()) - set(plain.state_dict()) == {'project.weight',
+                                                                    'project.bias'}
+
+
+def test_the_teacher_goes_where_the_student_goes(window):
+    distiller, _ = window
+    distiller.double()
+    assert next(distiller.teacher.parameters()).dtype == torch.float64
+
+
+def test_a_few_steps_bring_the_student_nearer(window):
+    distiller, batch = window
+    optimiser = torch.optim.Adam([p for p in distiller.parameters() if p.requires_grad], 3e-3)
+    torch.manual_seed(0)
+    totals = []
+    for _ in range(8):
+        parts = distiller.train()(batch)
+        total = sum(value for name, value in parts.items() if name.startswith('like_'))
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        totals.append(total.item())
+    assert sum(totals[-2:]) < 0.7 * sum(totals[:2]), totals
+
+
+def test_maps_are_learnt_in_stage_one(folders):
+    torch.manual_seed(0)
+    student, teacher = folders
+    distiller = FrameDistiller(PRESETS['tiny'], load_model(teacher / 'model.safetensors'),
+                               DistillSettings())
+    batch = Batches(ClipStore(student / 'frames'), frame_sample, 1, CPU, 0).take()
+    optimiser = torch.optim.Adam(distiller.parameters(), 5e-3)
+    gaps = []
+    for _ in range(12):
+        parts = distiller.train()(batch)
+        total = parts['like_memory'] + parts['like_skip']
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        gaps.append(total.item())
+    assert gaps[-1] < 0.7 * gaps[0], gaps
+
+
+def test_a_whole_distillation_leaves_a_student(folders):
+    student, teacher = folders
+    for path in (*student.glob('*model.safetensors'), student / 'frame.safetensors',
+                 student / 'window.safetensors'):
+        path.unlink()
+    settings = Settings(preset='tiny', workers=0, frame_clips=3, window_clips=3, frame_batch=1,
+                        window_batch=1, steps=2, encode='torch')
+    model = load_model(distill(student, teacher, settings, DistillSettings()))
+    assert model.config == PRESETS['tiny']
+    assert set(model.state_dict()) == set(build_model(PRESETS['tiny']).state_dict())
+
+
+def test_a_teacher_without_the_drives_is_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match='450000 to 450003'):
+        distill(tmp_path, folders[1], Settings(preset='tiny', seed=1, window_clips=3),
+                DistillSettings())
+    assert (folders[1] / 'windows' / f'clip_{WINDOW_SEED:07d}.npz').exists()
