@@ -34,8 +34,10 @@ from wm_ros.data.rendered import (
 from wm_ros.data.simulator import SimulatedDrive
 from wm_ros.sim.worlds import WORLDS
 
-#: Python that decides what a drive looks like; in wm_ros/.
-_CODE = ('sim/*.py', 'data/simulator.py', 'geometry.py', 'types.py')
+#: Modules that decide what a drive looks like, with what they import of this package.
+_CODE = ('wm_ros.data.simulator', 'wm_ros.sim.drive', 'wm_ros.sim.render')
+#: What comes of these is in the definition of a drive: the cameras at the model's input size.
+_NOT_CODE = ('wm_ros.image', 'wm_ros.runtime')
 
 
 class CacheError(OSError):
@@ -141,13 +143,28 @@ def libraries() -> str:
 @cache
 def code_version() -> str:
     """Return a digest of the simulator's code: comments, docstrings and layout do not count."""
-    root = Path(__file__).resolve().parents[1]
     total = hashlib.sha256()
-    for pattern in _CODE:
-        for path in sorted(root.glob(pattern)):
-            total.update(path.relative_to(root).as_posix().encode())
-            total.update(bare_code(path.read_text(encoding='utf-8')).encode())
+    for name, code in sorted(_modules().items()):
+        total.update(f'{name}\n{code}\n'.encode())
     return total.hexdigest()
+
+
+def _modules() -> dict[str, str]:
+    """Return the bare code of the modules that decide about pictures and truth."""
+    root = Path(__file__).resolve().parents[2]
+    found: dict[str, str] = {}
+    todo = list(_CODE)
+    while todo:
+        name = todo.pop()
+        path = root.joinpath(*name.split('.')).with_suffix('.py')
+        if name in found or name.startswith(_NOT_CODE) or not path.is_file():
+            continue
+        found[name] = bare_code(path.read_text(encoding='utf-8'))
+        for node in ast.walk(ast.parse(found[name])):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                # `from wm_ros.sim import seeds` names a module, `.. import Truth` does not.
+                todo += [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+    return found
 
 
 def bare_code(source: str) -> str:
