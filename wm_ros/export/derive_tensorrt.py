@@ -12,8 +12,8 @@ the products they are for. What stays FP32:
 - the scores that agents are picked by, from their last convolution on: rounding makes ties
 - boxes, their spread and trajectories, in metres, from the last linear layer on
 - INT8 convolutions whose result is quantised again at once: one kernel each, that reads and writes
-  INT8 and scales in FP32 inside; rounded to FP16 in between, one value in twenty would fall to the
-  next step, and the encoder is eighteen of these deep
+  INT8 and scales in FP32 inside; rounded to FP16 in between, values would fall to the next step of
+  INT8, and the encoder is eighteen of these deep
 - INT8 products with a scale that is no normal FP16 number: it would lose digits, or become 0
 
 Inputs and outputs keep the types of the contract.
