@@ -7,7 +7,8 @@ from openvino import opset15 as ops
 
 from wm_ros.runtime.artifact import load_artifact
 from wm_ros.runtime.openvino import OpenVinoBackend
-from wm_ros.runtime.openvino_warp import rewrite_warps, split_at
+from wm_ros.runtime.openvino_split import Cut, split_at
+from wm_ros.runtime.openvino_warp import rewrite_warps
 from wm_ros.share import share_path
 
 MAPS = (2, 3, 6, 5)
@@ -60,7 +61,8 @@ def test_leaves_another_kind_of_sampling_alone(inputs):
 def test_both_halves_of_a_split_model_make_the_whole(inputs):
     whole = run(model(), **inputs)
     changed = model()
-    before, after = split_at(changed, rewrite_warps(changed)[0])
+    warped, = rewrite_warps(changed)
+    before, after = split_at(changed, [Cut(warped, warped, 'cut', 'cut')])
     assert [port.get_any_name() for port in after.inputs] == ['cut']
     np.testing.assert_allclose(run(after, cut=run(before, **inputs)), whole, atol=1e-5)
 

@@ -12,7 +12,9 @@ import openvino as ov
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import BackendError, GraphBackend, LoadedGraph
 from wm_ros.runtime.derived import check_form
-from wm_ros.runtime.openvino_warp import rewrite_warps, split_at
+from wm_ros.runtime.openvino_resize import last_resizes, resize
+from wm_ros.runtime.openvino_split import Cut, split_at
+from wm_ros.runtime.openvino_warp import rewrite_warps
 
 #: Layer types, as the CPU plugin names them, whose precision says how a graph executes.
 _HEAVY = ('Convolution', 'FullyConnected', 'MatMul', 'Deconvolution', 'ScaledDotProductAttention')
@@ -53,7 +55,7 @@ class OpenVinoBackend(GraphBackend):
 
 
 class _Graph(LoadedGraph):
-    """One graph with its requests: one compiled model, or two where the precision changes."""
+    """One graph: one compiled model, or two with a change of precision or OpenCV in between."""
 
     def __init__(self, core: ov.Core, graph: str, artifact: Artifact, sizes: Mapping[str, int],
                  device: str, config: dict[str, Any]) -> None:
@@ -64,10 +66,11 @@ class _Graph(LoadedGraph):
         model.reshape({item.name: ov.PartialShape(list(item.resolve(**sizes)))
                        for item in self.spec.inputs})
         self._requests = []
-        makers: dict[str, ov.InferRequest] = {}
         self._takers: dict[str, list[ov.InferRequest]] = {}
+        makers: dict[str, ov.InferRequest] = {}
         self.kernels = Counter()
-        for part, changed in _parts(model, config):
+        parts, self._resizes = _parts(model, config)
+        for part, changed in parts:
             compiled = core.compile_model(part, device, {**config, **changed})
             self.kernels += executed_kernels(compiled)
             request = compiled.create_infer_request()
@@ -77,6 +80,9 @@ class _Graph(LoadedGraph):
                     request.set_tensor(name, makers[name].get_tensor(name))
             makers.update(dict.fromkeys(_names(compiled.outputs), request))
             self._requests.append(request)
+        self._resizes = [(makers[small].get_tensor(small).data,
+                          self._takers[large][0].get_tensor(large).data)
+                         for small, large in self._resizes]
         for name, array in self.outputs.items():
             shape = tuple(makers[name].get_tensor(name).shape)
             if shape != array.shape:
@@ -94,18 +100,34 @@ class _Graph(LoadedGraph):
                 for request in self._takers[item.name]:
                     request.set_tensor(item.name, tensor)
             self._bound[item.name] = array  # keeps the memory alive as long as it is bound
-        for request in self._requests:
+        first, *others = self._requests
+        first.infer()
+        for small, large in self._resizes:
+            resize(small, large)
+        for request in others:
             request.infer()
 
 
-def _parts(model: ov.Model, config: Mapping[str, Any]) -> list[tuple[ov.Model, dict[str, str]]]:
-    """Return the models that make up a graph, in order, each with what changes in `config`."""
+def _parts(model: ov.Model, config: Mapping[str, Any]
+           ) -> tuple[list[tuple[ov.Model, dict[str, str]]], list[tuple[str, str]]]:
+    """
+    Return the models that make up a graph, in order, each with what changes in `config`.
+
+    Beside them by name the maps that are resized between the first and the second.
+    """
+    plain = {'INFERENCE_PRECISION_HINT': 'f32'}
     warped = rewrite_warps(model)
-    if not warped or config['INFERENCE_PRECISION_HINT'] == 'f32':
-        return [(model, {})]
-    # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
-    before, after = split_at(model, warped[0])
-    return [(before, {'INFERENCE_PRECISION_HINT': 'f32'}), (after, {})]
+    if warped and config['INFERENCE_PRECISION_HINT'] != 'f32':
+        # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
+        cut = Cut(warped[0], warped[0], 'warped', 'warped')
+        before, after = split_at(model, [cut])
+        return [(before, plain), (after, {})], []
+    cuts = [Cut(node.input_value(0), node.output(0), f'small{i}', f'large{i}')
+            for i, node in enumerate(last_resizes(model))]
+    if not cuts:
+        return [(model, {})], []
+    before, after = split_at(model, cuts)
+    return [(before, {}), (after, plain)], [(cut.gives, cut.takes) for cut in cuts]
 
 
 def _names(ports: list[ov.ConstOutput]) -> list[str]:

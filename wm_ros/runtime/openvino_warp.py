@@ -77,27 +77,3 @@ def _taps(place: ov.Node, size: int, offsets: tuple[int, ...]) -> tuple[ov.Node,
     held = ops.clamp(cell, 0.0, float(size - 1))
     inside = ops.convert(ops.equal(cell, held), 'f32')
     return held, ops.multiply(weight, inside)
-
-
-def split_at(model: ov.Model, cut: ov.Output) -> tuple[ov.Model, ov.Model]:
-    """Return what computes `cut` and what goes on from it; the second takes it as input `cut`."""
-    parameter = ops.parameter(cut.get_shape(), cut.get_element_type())
-    parameter.output(0).set_names({'cut'})
-    for target in cut.get_target_inputs():
-        target.replace_source_output(parameter.output(0))
-    cut.set_names({'cut'})
-    result = ops.result(cut)
-    return (ov.Model([result], _needed(model, [result])),
-            ov.Model(model.get_results(), [*_needed(model, model.get_results()), parameter]))
-
-
-def _needed(model: ov.Model, results: list[ov.Node]) -> list[ov.Node]:
-    """Return the model's parameters that these results depend on."""
-    seen: set[str] = set()
-    waiting = list(results)
-    while waiting:
-        node = waiting.pop()
-        if node.get_name() not in seen:
-            seen.add(node.get_name())
-            waiting += [port.get_source_output().get_node() for port in node.inputs()]
-    return [item for item in model.get_parameters() if item.get_name() in seen]
