@@ -3,9 +3,10 @@ Score an artifact: metrics with baselines beside them, intervals over drives.
 
 Data sets: `sim`, `sim-hard` and the worlds that training never sees are simulated drives (seeds
 A:B, B not included; from 900000 on no model was trained on them), `kitti:DIR` a KITTI drive,
-`bag:BAG` a bag that holds /truth/agents. A bag without truth is scored against itself: what was
-forecast, against what was seen later (with --artifact by that model, else by the forecasts in the
-bag where it holds any). SPA and IoU are in percent, every other rate 0-1.
+`nuscenes:DIR` all scenes of a nuScenes version, `bag:BAG` a bag that holds /truth/agents. A bag
+without truth is scored against itself: what was forecast, against what was seen later (with
+--artifact by that model, else by the forecasts in the bag where it holds any). SPA and IoU are
+in percent, every other rate 0-1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ VALIDATION_SEEDS = '800000:800040'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--dataset', default='sim',
-                        help='sim, another simulated world, kitti:DIR or bag:BAG (default: sim)')
+                        help='sim, another simulated world, kitti:DIR, nuscenes:DIR or bag:BAG '
+                        '(default: sim)')
     parser.add_argument('--seeds', metavar='A:B',
                         help='of simulated drives (default: those of bench-v1, with '
                              f'--choose-threshold {VALIDATION_SEEDS})')

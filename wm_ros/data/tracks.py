@@ -40,7 +40,9 @@ class Track:
     """
     One labelled agent: `stamps_ns` (N,) ascending, `poses` (N, 3) in the world, `size` l, w, h.
 
-    `z_m` (N,) is the height of the box's bottom over the ground of the vehicle.
+    `z_m` (N,) is the height of the box's bottom over the ground of the vehicle. Labels further
+    apart than `max_gap_s` are not interpolated between; velocity comes from those up to
+    `velocity_span_s` before and after.
     """
 
     track_id: int
@@ -49,9 +51,12 @@ class Track:
     poses: np.ndarray
     size_m: np.ndarray
     z_m: np.ndarray
+    max_gap_s: float = MAX_GAP_S
+    velocity_span_s: float = VELOCITY_SPAN_S
 
 
-def poses_between(stamps_ns: np.ndarray, poses: np.ndarray, at_ns: np.ndarray) -> np.ndarray:
+def poses_between(stamps_ns: np.ndarray, poses: np.ndarray, at_ns: np.ndarray,
+                  max_gap_s: float = MAX_GAP_S) -> np.ndarray:
     """Return poses (M, 3) at `at_ns`, linear between neighbours; NaN beyond ends and in gaps."""
     right = np.clip(np.searchsorted(stamps_ns, at_ns), 1, max(len(stamps_ns) - 1, 1))
     if len(stamps_ns) == 1:
@@ -65,13 +70,13 @@ def poses_between(stamps_ns: np.ndarray, poses: np.ndarray, at_ns: np.ndarray) -
     out[:, 2] = wrap_angle(out[:, 2])
     exact = (at_ns == stamps_ns[left]) | (at_ns == stamps_ns[right])
     inside = (at_ns >= stamps_ns[0]) & (at_ns <= stamps_ns[-1])
-    out[~(inside & (exact | (gap_s <= MAX_GAP_S)))] = np.nan
+    out[~(inside & (exact | (gap_s <= max_gap_s)))] = np.nan
     return out
 
 
 def velocity_at(track: Track, stamp_ns: int) -> np.ndarray:
-    """Return the world velocity (2,) from the labels nearest to 0.25 s before and after."""
-    span = round(VELOCITY_SPAN_S * 1e9)
+    """Return the world velocity (2,) from the labels shortly before and after."""
+    span = round(track.velocity_span_s * 1e9)
     close = np.flatnonzero(np.abs(track.stamps_ns - stamp_ns) <= span)
     if len(close) < 2:
         return np.zeros(2)
@@ -92,7 +97,7 @@ def truth_at(ego: EgoState, egos: list[EgoState], tracks: list[Track],
     later = stamp + np.round(TIME_STEP_S * 1e9 * np.arange(HORIZON_STEPS + 1)).astype(np.int64)
     present, world = [], []
     for track in tracks:
-        poses = poses_between(track.stamps_ns, track.poses, later)
+        poses = poses_between(track.stamps_ns, track.poses, later, track.max_gap_s)
         if np.isfinite(poses[0]).all():
             present.append(track)
             world.append(poses)

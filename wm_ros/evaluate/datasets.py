@@ -31,7 +31,7 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
                  rig: str = 'surround', every: int = EVERY,
                  cache: Path | None = None) -> Dataset:
     """
-    Return the data set of a name: a simulated world, `kitti:DIR` or `bag:BAG`.
+    Return the data set of a name: a simulated world, `kitti:DIR`, `nuscenes:DIR` or `bag:BAG`.
 
     `seeds` ('A:B', B left out), `seconds` and `rig` are of simulated drives, which by default are
     those of `bench-v1`; `cache` is the folder where they are kept rendered (None: nowhere).
@@ -40,12 +40,18 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
     if kind == 'kitti' and place:
         from wm_ros.data.kitti import load_drive
         return Dataset(name, load_drive, [place])
+    if kind == 'nuscenes' and place:
+        from functools import partial
+
+        from wm_ros.data.nuscenes import load_scene, scene_names
+        return Dataset(name, partial(load_scene, place), scene_names(place))
     if kind == 'bag' and place:
         from wm_ros.data.bag_drive import BagDrive
         return Dataset(name, BagDrive, [place])
     from wm_ros.sim.worlds import WORLDS
     if kind not in WORLDS or place:
-        raise ValueError(f'--dataset {name}: want {", ".join(WORLDS)}, kitti:DIR or bag:BAG')
+        raise ValueError(f'--dataset {name}: want {", ".join(WORLDS)}, kitti:DIR, '
+                         'nuscenes:DIR or bag:BAG')
     from wm_ros.data.render_cache import RenderedDrives
     from wm_ros.evaluate import benchmark
 
