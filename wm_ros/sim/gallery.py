@@ -31,21 +31,20 @@ _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)
 
 
 def sized(rig: CameraRig, width: int, cameras: list[str] | None = None) -> CameraRig:
-    """Return the cameras of a rig that are asked for, at the model's input size times `width`."""
+    """Return the cameras asked for, in that order, as the model sees them but `width` wide."""
     names = cameras or list(rig.names)
     unknown = [name for name in names if name not in rig.names]
     if unknown:
         raise ValueError(f'cameras: want some of {", ".join(rig.names)}, got {unknown[0]}')
     out = []
-    for camera in rig.cameras:
-        if camera.name in names:
-            seen = model_camera(camera)
-            s = width / seen.width
-            k = seen.k.copy()
-            k[:2] *= s
-            k[:2, 2] += (s - 1) / 2
-            out.append(CameraModel(seen.name, width, round(seen.height * s), k,
-                                   seen.base_from_camera, seen.distortion))
+    for name in names:
+        seen = model_camera(rig.cameras[rig.names.index(name)])
+        s = width / seen.width
+        k = seen.k.copy()
+        k[:2] *= s
+        k[:2, 2] += (s - 1) / 2
+        out.append(CameraModel(seen.name, width, round(seen.height * s), k,
+                               seen.base_from_camera, seen.distortion))
     return CameraRig(tuple(out), rig.name)
 
 
@@ -71,10 +70,12 @@ def tiles(drive: Drive, cameras: CameraRig, at_s: float, boxes: bool = False) ->
         picture = rendered.images[camera.name].copy()
         if boxes:
             _draw_boxes(picture, camera, truth, rendered)
-        label = f'{drive.world} {drive.seed}  {drive.layout.kind}, {renderer.style.light}'
-        for shade, thick in (((0, 0, 0), 2), ((255, 255, 255), 1)):
-            cv2.putText(picture, label if len(cameras) == 1 else camera.name, (4, 12),
-                        cv2.FONT_HERSHEY_SIMPLEX, .36, shade, thick, cv2.LINE_AA)
+        label = camera.name if len(cameras) > 1 else \
+            f'{drive.world} {drive.seed}: {drive.layout.kind}, {renderer.style.light}'
+        size = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, .36, 1)[0]
+        cv2.rectangle(picture, (0, 0), (size[0] + 7, 15), (0, 0, 0), -1)
+        cv2.putText(picture, label, (4, 11), cv2.FONT_HERSHEY_SIMPLEX, .36, (255, 255, 255), 1,
+                    cv2.LINE_AA)
         out.append(picture)
     return out
 
@@ -137,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.light:
             numbers = [with_light(light, world, int(first)) for light in options.light]
         for seed in numbers:
-            drive = simulate(seed, options.at + .1, world)
+            drive = simulate(seed, max(10.0, options.at + .1), world)     # as in the benchmark
             pictures += tiles(drive, cameras, options.at, options.boxes)
     picture = sheet(pictures, options.columns)
     form = [cv2.IMWRITE_JPEG_QUALITY, options.quality] if options.out.suffix in (
