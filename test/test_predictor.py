@@ -1,5 +1,7 @@
 """The predictor: what the graphs are given, when a forecast is valid, that nothing else counts."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -167,6 +169,44 @@ def test_threads_do_not_change_results(make, threads):
     drive(predictor, range(16))
     drive(wanted, range(16))
     assert content(predictor.forecast()) == content(wanted.forecast())
+
+
+def test_pictures_decoded_as_they_arrive_change_nothing(make):
+    """In any order of arrival, with a bad file, a frozen camera, and a set that never comes."""
+    early, plain = make(), make()
+    last = PICTURES[7, 1]
+    for i in range(18):
+        changes = {}
+        if i == 9:
+            changes = {'camera_0': PICTURES[1, 0][:900]}
+        elif i > 11:
+            changes = {'camera_1': last}
+        frames = frame_set(i, **changes)
+        for frame in reversed(frames.frames.values()):
+            early.prepare(frame)
+        if i == 5:      # of another set, given up while it waited
+            early.prepare(frame_set(6).frames['camera_0'])
+        infos = [predictor.encode(frames, ego(i)) for predictor in (early, plain)]
+        assert infos[0] == infos[1]
+        assert content(early.forecast()) == content(plain.forecast())
+    assert infos[0].cameras['camera_1'] is CameraState.FROZEN
+
+
+def test_what_was_decoded_for_another_calibration_is_not_used(make, loaded):
+    spy = Spy(loaded[1])
+    predictor = make(spy=spy)
+    frames = frame_set(0)
+    for frame in frames.frames.values():
+        predictor.prepare(frame)
+    k = RIG.cameras[0].k.copy()
+    k[1, 2] += 40       # another principal point: other rows of the picture are used
+    moved = CameraRig((replace(RIG.cameras[0], k=k), RIG.cameras[1]), 'moved')
+    predictor.set_rig(moved)
+    predictor.encode(frames, ego(0))
+    for n, camera in enumerate(moved.cameras):
+        wanted = np.empty((160, 400, 3), dtype=np.uint8)
+        ImageMap(camera).apply(decode(frames.frames[camera.name], camera), wanted)
+        np.testing.assert_array_equal(spy.last('encode')['images'][n], wanted)
 
 
 def test_what_the_graphs_are_given(make, loaded):

@@ -33,13 +33,16 @@ class Engine:
     """Notes the sets that it is given, each with the cameras that it may not use."""
 
     def __init__(self):
-        self.sets, self.egos, self.problems = [], [], {}
+        self.sets, self.egos, self.problems, self.prepared = [], [], {}, []
 
     def reset(self, reason):
         pass
 
     def calibrate(self, rig, problems):
         self.problems = dict(problems)
+
+    def prepare(self, frame):
+        self.prepared.append((frame.camera, frame.stamp_ns))
 
     def encode(self, frames, ego):
         self.sets.append((frames.stamp_ns, sorted(frames.frames), sorted(self.problems)))
@@ -81,11 +84,11 @@ class Bench:
 
     def send(self, number, skip=(), offsets=None):
         """Deliver one set at its time."""
-        self.now = number * PERIOD
+        self.now = round(number * PERIOD)
         for name in RIG.names:
             if name not in skip:
                 msg = CompressedImage(data=np.frombuffer(jpeg(), np.uint8))
-                set_stamp(msg, START + number * PERIOD + (offsets or {}).get(name, 0))
+                set_stamp(msg, START + self.now + (offsets or {}).get(name, 0))
                 self.pipeline.compressed(name, msg)
         self.settle()
 
@@ -138,6 +141,28 @@ def test_a_missing_camera_is_an_error_within_two_periods(bench):
     for number in (6, 7):
         b.send(number)
     assert b.level('camera_1') is Level.OK
+
+
+def test_pictures_are_decoded_while_their_set_waits(bench):
+    b = bench()
+    b.send(0, skip=['camera_2'])
+    assert [name for name, _ in b.engine.prepared] == ['camera_0', 'camera_1']
+    assert not b.engine.sets
+    b.send(0, skip=['camera_0', 'camera_1'])
+    assert len(b.engine.prepared) == 3 and len(b.engine.sets) == 1
+    b.send(0)       # once more: duplicates
+    assert len(b.engine.prepared) == 3
+
+
+def test_pictures_of_fast_cameras_are_not_decoded_ahead(bench):
+    """Of 30 frames a second ten are used; nobody knows which when they come."""
+    b = bench()
+    for number in range(12):
+        b.send(number / 3)
+    before = len(b.engine.prepared)
+    for number in range(12, 24):
+        b.send(number / 3)
+    assert len(b.engine.prepared) == before < 12 and len(b.engine.sets) > 6
 
 
 def test_the_first_pictures_wait_for_their_camera_info(bench):

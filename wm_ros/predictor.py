@@ -31,6 +31,7 @@ from wm_ros.types import (
     EgoPlan,
     EgoState,
     Forecast,
+    Frame,
     FrameSet,
     WindowInfo,
 )
@@ -166,6 +167,14 @@ class Predictor:
     def close(self) -> None:
         """Join the decoding threads; the backend stays with its owner."""
         self._cameras.close()
+
+    def prepare(self, frame: Frame) -> None:
+        """
+        Begin to decode a frame that will come in a set.
+
+        Of all methods this one alone may be called from another thread, before `close`.
+        """
+        self._cameras.prepare(frame)
 
     # --- encode ---------------------------------------------------------------------------------
 

@@ -216,6 +216,11 @@ class FrameBuffer:
         self._intervals: deque[int] = deque(maxlen=_HISTORY)
         self._last_ns: int | None = None
 
+    @property
+    def thins_out(self) -> bool:
+        """Whether frames come faster than sets are taken: most of them will not be used."""
+        return self._thinning.fast
+
     def push(self, frame: Frame, now_ns: int) -> PushResult:
         """Take one frame that arrived at `now_ns` (a steady clock)."""
         camera, stamp = frame.camera, frame.stamp_ns

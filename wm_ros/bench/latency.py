@@ -74,18 +74,24 @@ class System:
             raise RuntimeError('the forecasts to be measured are not valid: '
                                + '; '.join(forecast.reasons))
 
-    def step(self, plans: Sequence[EgoPlan] = ()) -> tuple[Forecast, float, dict[str, float]]:
+    def step(self, plans: Sequence[EgoPlan] = (),
+             apart_s: float = 0.0) -> tuple[Forecast, float, dict[str, float]]:
         """
-        Run one set whose pictures have all just come: the worst case for the latency.
+        Run one set, as the node does: pictures are decoded as they come, the rest follows the last.
 
-        Returns a forecast, the milliseconds from the pictures to it, and those of each stage.
-        `plans` are candidates to be forecast instead of the vehicle's own.
+        They come `apart_s` seconds apart; all at once is the worst case for the latency. Returns a
+        forecast, the milliseconds from the last picture to it, and those of each stage. `plans`
+        are candidates to be forecast instead of the vehicle's own.
         """
         frames, ego = self._drive.at(self._next)
         self._next += 1
         begin = time.perf_counter_ns()
-        for frame in frames.frames.values():
+        for number, frame in enumerate(frames.frames.values()):
+            if apart_s and number:
+                time.sleep(apart_s)
+                begin = time.perf_counter_ns()
             self._buffer.push(frame, frames.stamp_ns)
+            self._predictor.prepare(frame)
         ready, = self._buffer.ready(frames.stamp_ns)
         self._predictor.encode(ready, ego)
         forecast = (self._predictor.forecast_plans(plans)[-1] if plans
@@ -100,10 +106,11 @@ class System:
             stages[PUBLISH] = (time.perf_counter_ns() - begin) / 1e6
         return forecast, total, stages
 
-    def measure(self, frames: int, into: Times, plans: Sequence[EgoPlan] = ()) -> None:
+    def measure(self, frames: int, into: Times, plans: Sequence[EgoPlan] = (),
+                apart_s: float = 0.0) -> None:
         """Run so many sets and note their times."""
         for _ in range(frames):
-            _, total, stages = self.step(plans)
+            _, total, stages = self.step(plans, apart_s)
             into.add(total, stages)
 
     def close(self) -> None:

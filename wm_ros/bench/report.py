@@ -19,6 +19,8 @@ from wm_ros.types import EgoPlan, EgoState, PlanSource
 
 PRESETS = {'surround': 'six 1600x900 JPEG cameras', 'front': 'one 1600x900 JPEG camera'}
 TOKENS = 256
+#: How far apart the pictures of a set come where they do not come all at once.
+APART_S = 0.004
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def measure(settings: Settings, artifact: Artifact, publish: Publish | None,
         before = energy.joules() if energy else 0.0
         system.measure(settings.frames, times)
         joules = (energy.joules() - before) / settings.frames if energy else None
+        spread = Times()
+        system.measure(settings.beside, spread, apart_s=APART_S)
         rss = machine.peak_rss_mb()
         found = _beside(settings, artifact, drive, system, log)
         plans = _plans(settings, artifact, drive, log) if settings.plans else None
@@ -67,7 +71,8 @@ def measure(settings: Settings, artifact: Artifact, publish: Publish | None,
     log('measuring the ceilings of this machine')
     limits = ceilings.measure(settings.threads or 1)
     report = _head(settings, artifact, backend, drive)
-    report |= {'latency_ms': times.latency(), 'stages_ms': _medians(times),
+    report |= {'latency_ms': times.latency(), 'latency_spread_ms': spread.latency(),
+               'spread_apart_ms': 1e3 * APART_S, 'stages_ms': _medians(times),
                'stages_p95_ms': {name: row['p95'] for name, row in times.by_stage().items()},
                'model_ms': percentiles([sum(parts) for parts in zip(*(
                    times.stages[stage] for stage in roofline.GRAPH_OF_STAGE), strict=True)]),

@@ -31,7 +31,9 @@ def _head(report: Mapping[str, Any]) -> str:
 
 
 def _latency(report: Mapping[str, Any]) -> str:
-    rows = [['from the JPEGs to the forecast, ms', *_three(report['latency_ms'])],
+    rows = [['from the JPEGs, all come at once, to the forecast, ms', *_three(report['latency_ms'])],
+            [f'the same from the last of them, {report["spread_apart_ms"]:g} ms apart',
+             *_three(report['latency_spread_ms'])],
             ['the three graphs alone, ms', *_three(report['model_ms'])]]
     for name, found in report['baselines'].items():
         if 'absent' in found:

@@ -14,7 +14,7 @@ from wm_ros.ros.parameters import Settings
 from wm_ros.runtime.artifact import Artifact, load_artifact
 from wm_ros.runtime.backend import Backend, create_backend
 from wm_ros.share import share_path
-from wm_ros.types import CameraModel, CameraRig, EgoPlan, EgoState, Forecast, FrameSet
+from wm_ros.types import CameraModel, CameraRig, EgoPlan, EgoState, Forecast, Frame, FrameSet
 
 #: The model that is installed with the package.
 DEFAULT_MODEL = ('models', 'world-model')
@@ -83,6 +83,10 @@ class Engine:
     def encode(self, frames: FrameSet, ego: EgoState | None) -> None:
         """Make a camera set the newest of the window."""
         self._predictor.encode(frames, ego)
+
+    def prepare(self, frame: Frame) -> None:
+        """Begin to decode a frame that will come in a set; called from the executor's thread."""
+        self._predictor.prepare(frame)
 
     def forecast(self, plan: EgoPlan | None = None) -> Forecast:
         """Return the forecast of the window; invalid without odometry where that is required."""

@@ -154,6 +154,10 @@ class Pipeline:
             # It keeps its place in the set: without it every set would wait its deadline out.
             frame = Frame(name, stamp_ns(msg.header), err)
         result = self._buffer.push(frame, now)
+        # A picture is decoded while its set still waits for the others. Not where most pictures
+        # are left out of the sets, nor while the worker is behind and may give sets up.
+        if result.accepted and not self._buffer.thins_out and not self._worker.waiting:
+            self.engine.prepare(frame)
         camera.counts[result.name.lower()] += 1
         if result in CLOCK_PROBLEMS:
             camera.problem = Problem(*CLOCK_PROBLEMS[result], now + PROBLEM_NS)
