@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seconds', type=float, default=20.0, help='length (default: 20)')
     parser.add_argument('--rig', default='surround', choices=('surround', 'front', 'kitti'),
                         help='cameras (default: surround, six of 1600x900)')
-    parser.add_argument('--world', default='sim', help='kind of traffic: sim, sim-hard')
+    parser.add_argument('--world', default='sim',
+                        help='sim (default), sim-hard, rural, snow or animal')
     parser.add_argument('--quality', type=int, default=90, help='of the JPEGs (default: 90)')
     parser.add_argument('--width', type=int, default=0,
                         help='of the pictures; the default is that of the rig')
