@@ -277,6 +277,22 @@ def test_a_refusal_names_graph_node_tensor_and_source():
     assert '/x_q' in text and 'scale: 0.0, want above 0' in text and 'Dequantize; NvInfer.h' in text
 
 
+def test_export_writes_no_manifest_over_a_finding(tmp_path, monkeypatch):
+    artifact = pytest.importorskip('wm_ros.export.artifact', reason='export needs torch')
+    model = Model()
+    model.constants['kernel_zero'][2] = 1
+
+    def export(_, folder, half):
+        onnx.save(model.proto(), folder / 'encode.onnx')
+        return {'encode': None}
+    calibrated = artifact.Quantizer()
+    calibrated.active = True
+    monkeypatch.setattr(artifact, 'export_graphs', export)
+    with pytest.raises(LintError, match='encode: .*\n  zero-point: /w_dq: kernel_zero: 1, want 0'):
+        artifact.write_artifact(calibrated, tmp_path, 0.3, 0.0, {})
+    assert not (tmp_path / 'manifest.json').exists()
+
+
 @pytest.mark.parametrize('graph', GRAPHS)
 def test_what_ships_passes(graph):
     artifact = load_artifact(share_path('models', 'world-model'))
