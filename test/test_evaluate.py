@@ -96,3 +96,27 @@ def test_wrong_arguments_are_named(artifact, capsys):
         assert cli.main(['evaluate', '--artifact', artifact, *SHORT, *wrong]) == 1
         assert message in capsys.readouterr().err
     assert parse_seeds('900000:900003') == [900_000, 900_001, 900_002]
+
+
+def test_rendered_once_scored_alike_and_shown(artifact, tmp_path, capsys, monkeypatch):
+    cache, page = tmp_path / 'drives', tmp_path / 'page.html'
+    one = ['evaluate', '--seeds', '900000:900001', *SHORT, '--workers', '1', '--cache', str(cache)]
+    assert cli.main([*one, '--render-only']) == 0
+    assert '1 drives' in capsys.readouterr().out
+    files = list(cache.rglob('*.drive'))
+    assert [path.name for path in files] == ['900000.drive']
+    monkeypatch.setattr('wm_ros.data.render_cache.render', lambda *_: pytest.fail('again'))
+    assert cli.main([*one, '--artifact', artifact, '--against', f'{artifact}@auto', '--json',
+                     str(tmp_path / 'cached.json'), '--html', str(page)]) == 0
+    monkeypatch.undo()
+    assert 'against artifact' in capsys.readouterr().out
+    assert page.read_text().startswith('<!doctype html>')
+    one[-2:] = ['--no-cache']
+    assert cli.main([*one, '--artifact', artifact, '--json', str(tmp_path / 'fresh.json')]) == 0
+    cached, fresh = (json.loads((tmp_path / f'{name}.json').read_text())
+                     for name in ('cached', 'fresh'))
+    same = cached.pop('against')
+    assert fresh.pop('against') == []
+    assert cached == fresh
+    assert same[0]['headline']['recall']['difference'] == 0.0
+    assert cached['benchmark'] is None  # one drive with one camera is not the benchmark

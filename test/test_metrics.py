@@ -175,6 +175,47 @@ def test_scores_by_class():
     assert np.isnan(group['bus'])
 
 
+def test_scores_by_range():
+    # Right at 5 m, not found at 15 m (a moving one) and found without a right path at 20 m.
+    truth = make_truth([[5, 0, 0], [0, 15, 0], [20, 0, 0]], velocities=[[0, 0], [3, 0], [3, 0]])
+    counts = count_agents(Detections.of(make_forecast([make_agent((5, 0)), make_agent((20, 0))])),
+                          truth)
+    got = agents.agent_scores(counts)
+    everyone, moving = agents.GROUPS.index('all'), agents.GROUPS.index('moving')
+    np.testing.assert_array_equal(got['spa_top6_by_range'][:, everyone],
+                                  [100.0, 0.0, 0.0, np.nan, np.nan])
+    np.testing.assert_array_equal(got['recall_by_range'][:, everyone], [1, 0, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(got['recall_by_range'][:, moving],
+                                  [np.nan, 0, 1, np.nan, np.nan])
+    assert got['spa_top6_moving_by_horizon'].tolist() == [50.0, 0.0, 0.0, 0.0]
+    # Bands up to 30 m are what the headline pools.
+    assert counts['band_truths'][:3].sum(axis=0).tolist() == counts['truths_30'].tolist()
+    assert counts['band_right_6'][:3].sum(axis=0).tolist() == counts['right_6_30'][-1].tolist()
+
+
+def test_detections_are_sorted_by_score_into_right_and_invented():
+    truth = make_truth([[10, 0, 0], [0, 10, 0], [0, -10, 0]], visible=[1, 1, 0])
+    told = Detections.of(make_forecast([
+        make_agent((10, 0), score=0.9), make_agent((10, 1), score=0.505),  # a twin
+        make_agent((0, -10), score=0.7),                                   # hidden: left out
+        make_agent((0, 35), score=0.8)]))                                  # beyond 30 m
+    wrong, right = agents.count_scores(told, truth)['scores']
+    assert np.flatnonzero(right).tolist() == [90]
+    assert np.flatnonzero(wrong).tolist() == [50]
+
+
+def test_reliability_of_occupancy_by_hand():
+    # 8 occupied cells said with 0.5, 8 free ones with 0.5, everything else with 0.
+    truth = make_truth([[1.0, 0.5, 0.0]], sizes=[[2.0, 1.0, 1.5]])
+    codes = np.zeros((7, 200, 200), np.uint8)
+    codes[:, 100:102, 100:108] = 127
+    occupied, scored = occupancy.truth_occupancy(truth)
+    got = occupancy.reliability(occupancy.count_occupancy(codes, occupied, scored)['occupancy'])
+    assert (got['stated'][7], got['outcome'][7], got['cases'][7]) == (0.5, 0.5, 7 * 16)
+    assert (got['stated'][0], got['outcome'][0]) == (0.0, 0.0)
+    assert np.isnan(got['outcome'][3])
+
+
 def test_the_threshold_drops_detections():
     truth = make_truth([[10, 0, 0]])
     forecast = make_forecast([make_agent((10, 0), score=0.3)])

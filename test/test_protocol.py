@@ -151,6 +151,36 @@ def test_the_report_is_json_with_the_promised_keys():
     assert list(report['iou_far']) == ['0', '0.5', '1', '1.5', '2', '2.5', '3']
 
 
+def test_curves_and_intervals_have_the_shape_of_what_they_are_of():
+    report = scores_of([Oracle(0), Oracle(1)]).report()
+    curve = report['curves']['precision_recall']
+    assert (curve['threshold'], curve['recall'], curve['precision']) == ([0.9], [1.0], [1.0])
+    assert report['ci']['iou_near'].keys() == report['iou_near'].keys()
+    assert report['ci']['spa_top6_by_range']['10-20']['all'] == [100.0, 100.0]
+    assert report['ci']['spa_top6_by_range']['30-40']['all'] == [None, None]
+    assert report['ci']['covariance_coverage']['90']['3'] == [
+        report['covariance_coverage']['90']['3']] * 2
+    assert (report['n_tracks'], report['n_agents_by_group']['car']) == (4, 16)
+
+
+def test_two_models_are_compared_over_the_same_drives():
+    good, bad = scores_of([Oracle(0), Oracle(1)]), scores_of([Oracle(0), Oracle(1, score=0.1)])
+    found = good.against(bad)
+    # The other one finds nothing in the second of two equal drives.
+    assert (found['spa_top6']['this'], found['spa_top6']['other']) == (100.0, 50.0)
+    assert found['spa_top6']['difference'] == 50.0
+    # A draw may hold the first drive alone, or the second.
+    assert (found['spa_top6']['low'], found['spa_top6']['high']) == (0.0, 100.0)
+    assert not found['spa_top6']['excludes_zero']
+    assert found['recall']['ratio'] == 2.0
+    assert found['precision']['difference'] == 0.0
+    same = good.against(good)
+    assert all(row['difference'] in (0.0, None) and not row['excludes_zero']
+               for row in same.values())
+    with pytest.raises(ValueError, match='2 and 1 drives that are not the same'):
+        good.against(scores_of([Oracle(0)]))
+
+
 def test_two_processes_count_what_one_counts():
     task = protocol.Task(FakeDrive, open_oracle, new_counter)
     done = []

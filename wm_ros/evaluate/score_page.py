@@ -28,7 +28,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fafafa;max-width:
 margin:0 auto;padding:20px}h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 8px}
 p{margin:4px 0;color:#444}table{border-collapse:collapse;background:#fff}td,th{padding:4px 12px;
 border-bottom:1px solid #e3e3e3;text-align:right;white-space:nowrap;
-font-variant-numeric:tabular-nums}
+font-variant-numeric:tabular-nums}th{white-space:normal;max-width:120px;vertical-align:bottom}
 td:first-child,th:first-child{text-align:left}.grid3{display:grid;gap:14px;
 grid-template-columns:repeat(auto-fill,minmax(390px,1fr))}figure{margin:0;background:#fff;
 border:1px solid #e3e3e3;border-radius:6px;padding:8px}svg{width:100%;height:auto}
@@ -97,8 +97,8 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _headline(report: dict[str, Any]) -> str:
-    head = ['', 'model', '95 %', *(f'{name.replace("_", " ")} (own boxes)' for name in NAMES),
-            'constant velocity (truth)']
+    head = ['', 'model', '95 %', *(f'{name.replace("_", " ")}, own boxes' for name in NAMES),
+            'constant velocity, truth']
     oracle = report['oracles']['oracle_constant_velocity']
     rows = []
     for label, key, unit in _ROWS:

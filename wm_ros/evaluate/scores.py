@@ -100,6 +100,7 @@ class Scores:
         if not used:
             raise ValueError('scores: want at least one drive with a forecast, got none')
         self._drives, self._names = map(list, zip(*used, strict=True))
+        self._draws: dict[int, dict[str, np.ndarray]] = {}
 
     @property
     def n_drives(self) -> int:
@@ -157,7 +158,7 @@ class Scores:
         drives of the headline figures; `differences` the paired lead over each baseline.
         """
         rates = {name: _first(self.rates(name)) for name in (MODEL, *BASELINES, *ORACLES)}
-        draws = self.rates(MODEL, draw_weights(self.n_drives, seed))
+        draws = self._drawn(seed)
         model = rates[MODEL]
         truths, wide, futures = (self.per_drive(MODEL, key).sum(axis=0) for key in (
             f'truths_{agents.RANGES_M[0]}', f'truths_{agents.RANGES_M[1]}',
@@ -196,9 +197,8 @@ class Scores:
         if self._names != other._names:
             raise ValueError(f'compare: {self.n_drives} and {other.n_drives} drives that are not '
                              'the same')
-        weights = draw_weights(self.n_drives, seed)
         mine, theirs = _first(self.rates(MODEL)), _first(other.rates(MODEL))
-        my_draws, their_draws = self.rates(MODEL, weights), other.rates(MODEL, weights)
+        my_draws, their_draws = self._drawn(seed), other._drawn(seed)
         out = {}
         for key in HEADLINE:
             low, high = interval(my_draws[key] - their_draws[key])
@@ -209,6 +209,12 @@ class Scores:
                         'ratio': metrics.ratio(mine[key], theirs[key]), 'ratio_low': ratio_low,
                         'ratio_high': ratio_high}
         return _plain(out)
+
+    def _drawn(self, seed: int) -> dict[str, np.ndarray]:
+        """Return the model's rates in every bootstrap draw; equal seeds draw equal drives."""
+        if seed not in self._draws:
+            self._draws[seed] = self.rates(MODEL, draw_weights(self.n_drives, seed))
+        return self._draws[seed]
 
     def _curves(self) -> dict[str, Any]:
         """Return the points of the curves that a page draws, from all drives."""
