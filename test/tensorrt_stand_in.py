@@ -50,6 +50,7 @@ class World:
         self.free_bytes = 1 << 33
         self.engine_bytes = 1 << 20
         self.recording: list | None = None
+        self.told = ''      # by the inspector, instead of the usual
         self.refuse_parse = self.refuse_build = self.unreadable = False
 
     def count(self, kind: str) -> int:
@@ -297,7 +298,7 @@ def tensorrt_module(world: World) -> Listed:
             def layer(kind, tactic, *types):
                 return {'LayerType': kind, 'TacticName': tactic,
                         'Inputs': [{'Format/Datatype': text} for text in types]}
-            return json.dumps({'Layers': [
+            return world.told or json.dumps({'Layers': [
                 layer('CaskConvolution', 'sm80_xmma_fprop', 'Thirty-two wide channel Int8', 'x'),
                 layer('gemm', 'sm80_gemm_i8', 'Row major Int8'),
                 layer('kgen', '__myl_MatMul', 'Row major Half'),

@@ -124,6 +124,21 @@ def test_progress_and_precision_are_told(artifact, cache, monkeypatch):
     assert told[1:] == [f'building fold: Building the engine: {n}0 %' for n in range(1, 11)]
 
 
+@pytest.mark.parametrize('told,precision', [
+    ({'Layers': [{'LayerType': 'CaskConvolution', 'Inputs': [{'Format/Datatype': 'x Float16'}]}]},
+     'f16'),
+    ({'Layers': [{'LayerType': 'gemm', 'Inputs': [{'Format/Datatype': 'Row major FP32'}]}] * 2
+      + [{'LayerType': 'gemm', 'Inputs': [{'Format/Datatype': 'INT8 NHWC'}]}]}, 'f32+i8'),
+    ({'Layers': [{'LayerType': 'conv', 'Inputs': [{}]}]}, 'unknown'),
+    ({'Layers': ['names', 'alone']}, 'none'), ('{"no JSON', 'unknown')])
+def test_precision_is_what_the_inspector_tells(artifact, cache, monkeypatch, told, precision):
+    world = World().install(monkeypatch)
+    world.told = told if isinstance(told, str) else json.dumps(told)
+    backend = opened(artifact, cache)
+    assert backend.precision == dict.fromkeys(GRAPHS, precision)
+    backend.close()
+
+
 def test_an_interrupt_ends_a_build(artifact, cache, monkeypatch):
     world = World().install(monkeypatch)
 
