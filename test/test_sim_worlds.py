@@ -47,7 +47,7 @@ def test_snow_whitens_the_ground():
 
 def test_an_animal_runs_across_before_the_ego_and_is_not_hit():
     jumped = 0
-    for seed in range(6):
+    for seed in (27, 33, 38, 0, 1):            # in the first three a careless one would be hit
         recording = simulate(seed, 8.0, 'animal').recording
         animals = np.flatnonzero(recording.classes == ANIMAL)
         poses, ego = recording.poses[:, animals], recording.poses[:, :1]
