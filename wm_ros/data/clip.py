@@ -34,12 +34,16 @@ def recorded_after_ns(reader: BagReader) -> int:
     return int(np.median(delays)) if delays else 0
 
 
+def held(reader: BagReader, topic: str) -> bool:
+    """Tell whether what was said on a topic holds until it is said again."""
+    return reader.topics[topic].latched or topic.endswith('/tf_static')
+
+
 def _state(reader: BagReader, start_ns: int, stop_ns: int) -> Iterator[tuple[str, str, int, bytes]]:
     """Yield what was said once and holds for the stretch: transforms, calibration."""
-    for topic in reader.topics:
-        if topic.endswith('/tf_static'):
-            for name, kind, time_ns, data in reader.raw([topic], stop_ns=stop_ns):
-                yield name, kind, max(start_ns, time_ns), data
+    for topic in filter(lambda topic: held(reader, topic), reader.topics):
+        for name, kind, time_ns, data in reader.raw([topic], stop_ns=stop_ns):
+            yield name, kind, max(start_ns, time_ns), data
     for topic in reader.topics_of(CAMERA_INFO):
         if next(reader.raw([topic], start_ns, stop_ns), None) is None:
             for name, kind, _, data in reader.raw([topic]):
@@ -53,8 +57,8 @@ def cut(sources: Iterable[BagReader], path: Path, start_ns: int, stop_ns: int,
     Write what `sources` hold between two stamps into the bag `path`; return the messages.
 
     A topic that several sources hold is taken from the first; one whose type neither ROS 2 nor
-    the bag defines is left out. /tf_static, and CameraInfo that was published only before, are put
-    at the start. Raises BagError where `path` exists.
+    the bag defines is left out. Latched messages such as /tf_static, and CameraInfo that was
+    published only before, are put at the start. Raises BagError where `path` exists.
     """
     taken: set[str] = set()
     streams, latched = [], set()
@@ -66,7 +70,7 @@ def cut(sources: Iterable[BagReader], path: Path, start_ns: int, stop_ns: int,
         first, last = start_ns + delay, stop_ns + delay + 1     # the stop is part of it
         state = sorted((m for m in _state(reader, first, last) if m[0] in topics),
                        key=lambda message: message[2])
-        latched.update(message[0] for message in state if message[0].endswith('/tf_static'))
+        latched.update(message[0] for message in state if held(reader, message[0]))
         stream = [reader.raw([t for t in topics if t not in latched], first, last)]
         streams += [_shifted(part, delay) for part in (state, *stream)]
     count = 0

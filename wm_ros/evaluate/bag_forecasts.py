@@ -26,6 +26,7 @@ def made_of(path: Path, artifact: Path, backend: str = 'auto', threads: int = 2,
     """
     from wm_ros.predictor import Predictor
     from wm_ros.replay import Replay
+    from wm_ros.replay_job import DEADLINE_NS
     from wm_ros.runtime.artifact import load_artifact
     from wm_ros.runtime.backend import create_backend
     from wm_ros.window import FrameBuffer
@@ -38,7 +39,7 @@ def made_of(path: Path, artifact: Path, backend: str = 'auto', threads: int = 2,
         library = create_backend(backend, model, len(rig), threads=threads)
         try:
             predictor = Predictor(model, library, rig)
-            replay = Replay(predictor, FrameBuffer(rig.names, deadline_ns=500_000_000),
+            replay = Replay(predictor, FrameBuffer(rig.names, deadline_ns=DEADLINE_NS),
                             odometry=reader.odometry_topic() is not None)
             for forecast in replay.run(reader.values(rig.names)):
                 if progress:

@@ -47,9 +47,10 @@ def forecasts_in(reader: BagReader) -> Iterator[Forecast]:
 
 
 def replayed_from(reader: BagReader) -> Path | None:
-    """Return the bag from which a bag of forecasts was made, where it says so and it is there."""
+    """Return the bag from which a bag of forecasts was made: where it says, or beside it."""
     noted = reader.notes.get('replayed', '')
-    return Path(noted) if noted and Path(noted).exists() else None
+    places = (Path(noted), reader.path.parent / Path(noted).name) if noted else ()
+    return next((place for place in places if place.exists()), None)
 
 
 def truths_in(reader: BagReader) -> dict[int, Truth]:
