@@ -38,7 +38,7 @@ def test_snow_whitens_the_ground():
     cameras = model_rig(rig('front'))
     ground = {}
     for world in ('sim', 'snow'):
-        for seed in (0, 1, 3):                 # by day
+        for seed in (0, 1):                    # by day
             picture = Renderer(simulate(seed, 1.0, world), cameras).render(2).images['front']
             low = picture[100:].astype(float)
             ground.setdefault(world, []).append([low.mean(), np.ptp(low, axis=-1).mean()])
