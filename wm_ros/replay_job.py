@@ -1,8 +1,8 @@
 """
 One bag replayed from end to end: open, run, write, and say what was wrong with it.
 
-A thread reads ahead of the model and another writes behind it; the order of messages, and so
-every byte of a forecast, does not depend on them.
+A thread reads and decodes ahead of the model and another writes behind it; the order of messages,
+and so every byte of a forecast, does not depend on them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from wm_ros.data.bag import BagError, BagReader, BagWriter, DiskError, RawMessage
 from wm_ros.data.bag_topics import Mapping
 from wm_ros.data.messages import typestore
+from wm_ros.early import EarlyDecoding
 from wm_ros.faults import when
 from wm_ros.predictor import Predictor
 from wm_ros.replay import Counts, ForecastWriter, Replay
@@ -224,12 +225,12 @@ class _Job:
                 tolerance = self.reader.mapping.tolerance_ms
                 buffer = FrameBuffer(self.rig.names, deadline_ns=DEADLINE_NS, **(
                     {} if tolerance is None else {'tolerance_ns': round(tolerance * MS)}))
-                replay = Replay(predictor, buffer,
-                                odometry=self.reader.odometry_topic() is not None)
+                early = EarlyDecoding(predictor)
+                replay = Replay(early, buffer, self.reader.odometry_topic() is not None)
                 result.counts = replay.counts
                 if self.known:
                     result.resumed = self.known.forecasts
-                self._write(replay, predictor)
+                self._write(replay, early, predictor)
                 result.precision = dict(backend.precision)
             except DiskError as err:
                 result.finished, result.error = False, str(err)
@@ -243,7 +244,7 @@ class _Job:
         result.faults = self._faults(replay)
         return result
 
-    def _write(self, replay: Replay, predictor: Predictor) -> None:
+    def _write(self, replay: Replay, early: EarlyDecoding, predictor: Predictor) -> None:
         with BagWriter(self.out, compress=True) as writer:
             write_notes(self.out, {'made_from': self.made_from, 'result': None})
             writer.note('replayed', str(self.reader.path))
@@ -254,7 +255,7 @@ class _Job:
                 self._take_over(writer)
             known_ns = self.known.newest_ns if self.known else None
             with Behind(4) as behind:
-                values = ahead(self._values(known_ns), 2 * len(self.rig) + 8)
+                values = ahead(early.offered(self._values(known_ns)), 2 * len(self.rig) + 8)
                 try:
                     for i, forecast in enumerate(replay.run(
                             self._without_inputs(values, behind, writer), known_ns,
