@@ -18,12 +18,12 @@ from wm_ros.data.bag import BagError, BagReader, BagWriter
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.truth import truth_message
 from wm_ros.evaluate import report_data
-from wm_ros.evaluate.recorded import score, score_table
+from wm_ros.evaluate.recorded import forecasts_in, score, score_table
 from wm_ros.evaluate.report_data import gather, ground_picture, mosaic_layout, occupancy_picture
 from wm_ros.evaluate.report_health import health
 from wm_ros.evaluate.report_judged import Judged, held_moments, judged, worst_moments
 from wm_ros.evaluate.report_page import write_page
-from wm_ros.messages import agents_message, occupancy_message
+from wm_ros.messages import FrameOfReference, agents_message, occupancy_message
 from wm_ros.replay import ForecastWriter
 from wm_ros.types import OUTPUT_GRID, CameraState
 
@@ -258,3 +258,19 @@ def test_a_replayed_bag_leads_to_its_pictures(bags, tmp_path):
         for topic, kind, stamp, data in reader.raw():
             writer.write_raw(topic, kind, stamp, data)
     assert gather(tmp_path / 'out', None).rig is not None
+
+
+def test_forecasts_that_were_published_in_odometry_come_back_in_base_link(tmp_path):
+    here, frame = forecast_at(1), FrameOfReference('odom', np.array([100.0, -20.0, 1.2]))
+    here = dataclasses.replace(here, odom_from_base=frame.frame_from_base)
+    with BagWriter(tmp_path / 'odom') as writer:
+        for name, message in (('agents', agents_message), ('occupancy', occupancy_message)):
+            writer.write(f'/world_model/{name}', here.stamp_ns,
+                         message(bag_types(), here, frame, 'odom'))
+    with BagReader(tmp_path / 'odom') as reader:
+        back, = forecasts_in(reader)
+    np.testing.assert_allclose(back.ego_plan.poses, here.ego_plan.poses, atol=1e-9)
+    for a, b in zip(back.agents, here.agents, strict=True):
+        for name in ('pose', 'velocity_mps', 'pose_covariance', 'trajectories_m',
+                     'covariances_m2'):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-4)

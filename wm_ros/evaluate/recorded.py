@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wm_ros.data.bag import AGENTS, TRUTH_TOPIC, BagError, BagReader
 from wm_ros.data.truth import truth_from_message
 from wm_ros.evaluate.scores import DriveCounter, Scores
-from wm_ros.messages import forecast_from_messages, stamp_ns
+from wm_ros.geometry import relative_pose
+from wm_ros.messages import FrameOfReference, forecast_from_messages, stamp_ns
 from wm_ros.types import Forecast, Truth
 
 OCCUPANCY = 'wm_ros/msg/OccupancyForecast'
@@ -32,7 +36,11 @@ def forecast_topics(reader: BagReader) -> tuple[str, str]:
 
 
 def forecasts_in(reader: BagReader) -> Iterator[Forecast]:
-    """Yield the forecasts of a bag, oldest stamp first as they were published, without flow."""
+    """
+    Yield the forecasts of a bag, oldest stamp first as they were published, without flow.
+
+    They are in `base_link` at the stamp, also where the node published them in odometry.
+    """
     topics = forecast_topics(reader)
     waiting: dict[int, dict[str, Any]] = {}
     for topic, _, msg in reader.read(topics):
@@ -40,10 +48,29 @@ def forecasts_in(reader: BagReader) -> Iterator[Forecast]:
         parts[topic] = msg
         if len(parts) == 2:
             stamp = stamp_ns(msg.header)
-            yield forecast_from_messages(parts[topics[0]], parts[topics[1]])
+            agents = parts[topics[0]]
+            forecast = forecast_from_messages(agents, parts[topics[1]])
+            in_odom = agents.info.odom_known and agents.header.frame_id == agents.info.odom_frame
+            yield in_base_link(forecast) if in_odom else forecast
             # What is older will not be completed any more: topics are published in order.
             for old in [key for key in waiting if key <= stamp]:
                 del waiting[old]
+
+
+def in_base_link(forecast: Forecast) -> Forecast:
+    """Return a forecast that was published in odometry in `base_link` at its stamp."""
+    frame = FrameOfReference('base_link', relative_pose(forecast.odom_from_base, np.zeros(3)))
+    turn = np.eye(3)
+    turn[:2, :2] = frame.rotation
+    agents = tuple(replace(
+        agent, pose=frame.pose(agent.pose), velocity_mps=frame.vectors(agent.velocity_mps),
+        pose_covariance=turn @ agent.pose_covariance @ turn.T,
+        twist_covariance=frame.covariances(agent.twist_covariance),
+        trajectories_m=frame.points(agent.trajectories_m),
+        covariances_m2=frame.covariances(agent.covariances_m2)) for agent in forecast.agents)
+    # Cells need nothing: their grid was laid around the vehicle in either frame.
+    plan = replace(forecast.ego_plan, poses=frame.pose(forecast.ego_plan.poses))
+    return replace(forecast, agents=agents, ego_plan=plan)
 
 
 def replayed_from(reader: BagReader) -> Path | None:
