@@ -14,7 +14,7 @@ from geometry_msgs.msg import Transform
 from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from visualization_msgs.msg import Marker
+from visualization_msgs.msg import Marker, MarkerArray
 
 from wm_ros import messages
 from wm_ros.ego import EgoHistory
@@ -285,17 +285,44 @@ def test_grids_say_percent_and_unknown_and_end_at_the_horizon():
             100 * 200 + 125] == wanted, horizon_s
 
 
+def markers(said, frame=None):
+    """Return the MarkerArray as rclpy reads it, which would write as many bytes."""
+    data = markers_message(said, frame or FrameOfReference())
+    msg = deserialize_message(data, MarkerArray)
+    assert len(serialize_message(msg)) == len(data)     # what lies between fields may be anything
+    return msg.markers
+
+
 def test_markers():
-    msg = over_the_wire(markers_message(TYPES, forecast(), FrameOfReference()))
-    kinds = [marker.ns for marker in msg.markers]
-    assert msg.markers[0].action == Marker.DELETEALL
+    found = markers(forecast())
+    kinds = [marker.ns for marker in found]
+    assert found[0].action == Marker.DELETEALL
     assert kinds == ['', 'agents', 'labels', 'paths', 'paths', 'paths', 'paths']
-    box = msg.markers[1]
+    box = found[1]
+    assert (box.type, box.action, box.header.frame_id) == (Marker.CUBE, Marker.ADD, 'base_link')
     assert (box.pose.position.x, box.pose.position.z, box.scale.x) == (10.0, 0.8, 4.5)
-    assert msg.markers[2].text == 'car 0.75 5 m/s'
-    assert (msg.markers[4].points[0].x, msg.markers[4].points[1].y) == (10.0, 3.0)
-    bad = markers_message(TYPES, forecast(valid=False, reasons=('a', 'b')), FrameOfReference())
-    assert [marker.text for marker in bad.markers] == ['', 'invalid: a; b']
+    assert messages.stamp_ns(box.header) == forecast().stamp_ns
+    assert (found[2].type, found[2].text) == (Marker.TEXT_VIEW_FACING, 'car 0.75 5 m/s')
+    assert found[4].type == Marker.LINE_STRIP and len(found[4].points) == 7
+    assert (found[4].points[0].x, found[4].points[1].y) == (10.0, 3.0)
+    assert len({marker.id for marker in found[3:]}) == 4
+    assert all(0 < marker.color.a <= 1 for marker in found[1:])
+    moved = markers(forecast(), FrameOfReference('odom', np.array([100.0, 0.0, np.pi / 2])))
+    assert moved[1].header.frame_id == 'odom'
+    assert (round(moved[1].pose.position.y, 6), round(moved[4].points[0].y, 6)) == (10.0, 10.0)
+
+
+def test_markers_of_an_invalid_forecast_say_why():
+    found = markers(forecast(valid=False, reasons=('a', 'b\u00e4')))
+    assert [marker.text for marker in found] == ['', 'invalid: a; b\u00e4']
+
+
+def test_markers_are_written_for_the_message_that_is_installed():
+    """Fields that are added to the message one day have to be written too."""
+    assert list(Marker.get_fields_and_field_types()) == [
+        'header', 'ns', 'id', 'type', 'action', 'pose', 'scale', 'color', 'lifetime',
+        'frame_locked', 'points', 'colors', 'texture_resource', 'texture', 'uv_coordinates',
+        'text', 'mesh_resource', 'mesh_file', 'mesh_use_embedded_materials']
 
 
 def plan(frame_id, stamp_ns, poses, step_ns=NS // 2):

@@ -83,7 +83,7 @@ class Outputs:
                 near = within_horizon(forecast, settings.risk_horizon_s)
                 self.risk.publish(grid_message(types, near, horizon=True, frame=frame))
         if settings.publish_markers and wanted(self.markers):
-            self.markers.publish(markers_message(types, forecast, frame))
+            self.markers.publish(markers_message(forecast, frame))     # bytes are sent as they are
         return forecast
 
     def destroy(self) -> None:
@@ -99,10 +99,10 @@ def serialised(forecast: Forecast) -> list[bytes]:
 
     types = message_types()
     frame = FrameOfReference()
-    return [serialize_message(message) for message in (
+    return [markers_message(forecast, frame), *(serialize_message(message) for message in (
         agents_message(types, forecast, frame), occupancy_message(types, forecast, frame),
         flow_message(types, forecast, frame), grid_message(types, forecast, horizon=False),
-        grid_message(types, forecast, horizon=True), markers_message(types, forecast, frame))]
+        grid_message(types, forecast, horizon=True)))]
 
 
 def wanted(publisher: Any) -> bool:
