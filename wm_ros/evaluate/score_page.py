@@ -143,6 +143,12 @@ def _curves(report: dict[str, Any]) -> Iterable[str]:
                 _bars_of(report, 'recall_by_range', bands, 'car', 'cars', dashed=True),
                 _bars_of(report, 'recall_by_range', bands, 'pedestrian', 'pedestrians',
                          dashed=True)], (0, 1))
+    yield bars('Not found within 30 m: why, share of agents', groups, [
+        Series(label, range(len(groups)), [report[f'missed_{kind}_by_group'][g] for g in groups])
+        for kind, label in (('taken', 'one within 2 m is of another'),
+                            ('displaced', 'the nearest is 2 to 4 m off'),
+                            ('unsure', 'under the threshold'), ('unseen', 'nothing there'))],
+        (0, 1))
     for extent in ('near', 'far'):
         yield lines(f'Occupancy IoU {extent} (%)', 'seconds ahead', [
             over_time('decoded', report, f'iou_{extent}'),

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from wm_ros.evaluate import agents, baselines, calibration, metrics, occupancy, panoptic
+from wm_ros.evaluate import (
+    agents,
+    baselines,
+    calibration,
+    detection,
+    metrics,
+    occupancy,
+    panoptic,
+)
 from wm_ros.evaluate.bootstrap import Difference, draw_weights, interval, paired_bootstrap
 from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Forecast, Truth
 
@@ -61,6 +69,7 @@ class DriveCounter:
                  else np.full_like(forecast.occupancy_agents, occupancy.UNOBSERVED))
         self._sum(MODEL, agents.count_agents(detections, truth)
                   | agents.count_scores(everything, truth)
+                  | detection.count_detection(everything, self.threshold, truth)
                   | calibration.count_calibration(detections, truth)
                   | occupancy.count_occupancy(codes, occupied, scored)
                   | occupancy.count_flow(forecast.flow, truth)
@@ -130,6 +139,8 @@ class Scores:
         rates = agents.agent_scores(counts)
         if 'occupancy' in counts:
             rates |= occupancy.occupancy_scores(counts) | panoptic.panoptic_scores(counts)
+        if 'misses' in counts:
+            rates |= detection.detection_scores(counts)
         if 'existence' in counts:
             rates |= calibration.calibration_scores(counts)
         return rates
@@ -179,6 +190,7 @@ class Scores:
             'baselines': {name: _named(rates[name]) for name in BASELINES},
             'oracles': {name: _named(rates[name], SHORT) for name in ORACLES},
             'mix': self._mix(),
+            'confusion': self._confusion(),
             'ci': {key: interval(draws[key]) for key in HEADLINE}
             | {key: _named_intervals(key, interval(draws[key])) for key in CURVES_WITH_INTERVALS},
             'differences': self._differences(seed),
@@ -249,6 +261,12 @@ class Scores:
                  for name in agents.MOTIONS}
         return share | {name: metrics.ratio(truths[agents.GROUPS.index(name)], truths[0])
                         for name in AGENT_CLASSES}
+
+    def _confusion(self) -> dict[str, dict[str, int]]:
+        """Return how many found agents of each class were told to be what."""
+        counts = self.per_drive(MODEL, 'confusion').sum(axis=0).astype(int)
+        return {name: dict(zip(AGENT_CLASSES, row, strict=True))
+                for name, row in zip(AGENT_CLASSES, counts, strict=True) if row.any()}
 
     def _differences(self, seed: int) -> dict[str, Any]:
         """Return the lead in SPA points: by baseline, modes used, horizon; manoeuvring apart."""

@@ -15,6 +15,13 @@ _SPA = (('SPA top-6, 30 m', 'spa_top6'), ('SPA top-1, 30 m', 'spa_top1'),
 _RATES = (('recall', 'recall'), ('precision', 'precision'), ('EPA', 'epa'),
           ('minADE-6 (m)', 'min_ade_6'), ('minFDE-6 (m)', 'min_fde_6'),
           ('miss rate-6', 'miss_rate_6'))
+_ERRORS = (('position (m)', 'position_error_m', 2), ('size (1 - IoU)', 'size_error', 2),
+           ('heading (rad)', 'heading_error_rad', 2), ('velocity (m/s)', 'velocity_error_mps', 2),
+           ('right class', 'class_accuracy', 3))
+_MISSES = (('a detection within 2 m is of another', 'missed_taken'),
+           ('the nearest lies 2 to 4 m off', 'missed_displaced'),
+           ('one under the threshold within 2 m', 'missed_unsure'),
+           ('nothing there', 'missed_unseen'))
 _CALIBRATION = (('occupancy Brier', 'brier'), ('occupancy ECE', 'ece'), ('PR-AUC', 'pr_auc'),
                 ('existence ECE', 'existence_ece'))
 
@@ -29,7 +36,8 @@ def table(report: dict[str, Any]) -> str:
     lines += _rows(report)
     lines += ['', 'share of motions: ' + ', '.join(
         f'{name} {_number(share, 2)}' for name, share in report['mix'].items() if share)]
-    lines += ['', *_groups(report), '', *_ranges(report), '', *_occupancy(report), '']
+    lines += ['', *_groups(report), '', *_ranges(report), '', *_detection(report), '',
+              *_occupancy(report), '']
     lines += [f'{label:<20}{_number(report.get(key), 4)}' for label, key in _CALIBRATION]
     coverage = report.get('covariance_coverage') or {}
     lines += [f'{level} % regions hold  ' + ', '.join(
@@ -115,6 +123,14 @@ def _ranges(report: dict[str, Any]) -> Iterable[str]:
             ('SPA top-1', 'spa_top1_by_range', 'all', 1), ('recall', 'recall_by_range', 'all', 3)):
         yield f'  {label:<20}' + ''.join(
             f'{_number(by_group[group], digits):>10}' for by_group in report[key].values())
+
+
+def _detection(report: dict[str, Any]) -> Iterable[str]:
+    yield 'found agents within 30 m, mean errors'
+    yield '  ' + ', '.join(f'{label} {_number(report[key], digits)}'
+                           for label, key, digits in _ERRORS)
+    yield 'agents not found, share of all by the first reason that holds'
+    yield from (f'  {label:<40}{_number(report[key], 3)}' for label, key in _MISSES)
 
 
 def _occupancy(report: dict[str, Any]) -> Iterable[str]:
