@@ -179,6 +179,17 @@ def test_wrong_values_are_named(arguments, named, capsys):
     assert named in capsys.readouterr().err
 
 
+def test_a_section_of_a_page_is_replaced_and_no_other():
+    page = ('a\n<!-- bench front -->\nold\n<!-- end -->\n'
+            'b\n<!-- bench surround -->\nc\n<!-- end -->\n')
+    made = table.put_into(page, 'front', 'new')
+    assert made == page.replace('old', 'new')
+    assert table.put_into(made, 'front', 'new') == made
+    assert table.put_into('other', 'front', 'new') == 'new\n'
+    with pytest.raises(ValueError, match='no <!-- end -->'):
+        table.put_into('<!-- bench front -->', 'front', 'new')
+
+
 def test_markdown_tables_have_a_line_a_row():
     assert table.markdown(['a', 'b'], [['1', '2']]).splitlines() == [
         '| a | b |', '| --- | --- |', '| 1 | 2 |']

@@ -31,7 +31,8 @@ def _head(report: Mapping[str, Any]) -> str:
 
 
 def _latency(report: Mapping[str, Any]) -> str:
-    rows = [['from the JPEGs, all come at once, to the forecast, ms', *_three(report['latency_ms'])],
+    rows = [['from the JPEGs, all come at once, to the forecast, ms',
+             *_three(report['latency_ms'])],
             [f'the same from the last of them, {report["spread_apart_ms"]:g} ms apart',
              *_three(report['latency_spread_ms'])],
             ['the three graphs alone, ms', *_three(report['model_ms'])]]
@@ -95,6 +96,22 @@ def platforms(artifact: Artifact, cameras: int = 6) -> str:
                       *(f'{graph} ms' for graph in works), 'all ms'], rows)
             + f'\n\n{cameras} cameras, model {artifact.hash[:12]}. Sources of the peaks:\n\n'
             + sources)
+
+
+def put_into(page: str, key: str, text: str) -> str:
+    """
+    Return a page with `text` in the section `key`: between `<!-- bench KEY -->` and `<!-- end -->`.
+
+    A page without that section becomes the text alone.
+    """
+    begin, end = f'<!-- bench {key} -->', '<!-- end -->'
+    before, found, rest = page.partition(begin)
+    old, closed, after = rest.partition(end)
+    if not found:
+        return text + '\n'
+    if not closed:
+        raise ValueError(f'a page with {begin} and no {end} after it')
+    return f'{before}{begin}\n{text}\n{end}{after}'
 
 
 def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

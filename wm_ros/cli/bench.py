@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--artifact', type=Path, help='folder (default: the one that ships)')
     parser.add_argument('--device', default='', help='what to call this machine in the report')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write its tables there')
+    parser.add_argument('--markdown', type=Path, metavar='FILE',
+                        help='write its tables there: into the section <!-- bench PRESET --> (or '
+                             'roofline) of a page that has one, else as the whole file')
     parser.add_argument('--roofline', action='store_true',
                         help='print bounds for other hardware from counted work, and end')
 
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.roofline:
         text = table.platforms(artifact)
         print(text)
-        _write(arguments.markdown, text)
+        _write_section(arguments.markdown, 'roofline', text)
         return 0
     from wm_ros.bench.report import Settings, measure
 
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = table.tables(report)
     print(text)
     _write(arguments.json, json.dumps(report, indent=1, allow_nan=False))
-    _write(arguments.markdown, text)
+    _write_section(arguments.markdown, arguments.preset, text)
     return 0
 
 
@@ -106,6 +108,14 @@ def _publisher() -> Any:
     except ImportError:
         return None
     return serialised
+
+
+def _write_section(path: Path | None, key: str, text: str) -> None:
+    from wm_ros.bench.table import put_into
+
+    if path:
+        page = path.read_text() if path.is_file() else ''
+        path.write_text(put_into(page, key, text))
 
 
 def _write(path: Path | None, text: str) -> None:
