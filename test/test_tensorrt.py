@@ -15,8 +15,9 @@ import pytest
 pytest.importorskip('onnxruntime', reason='the stand-in computes with it')
 pytest.importorskip('onnx', reason='the form for TensorRT is made with it')
 
+from cuda_stand_in import CUDA_VERSIONS  # noqa: E402
 from fakes import CHANNELS, make_fake_artifact  # noqa: E402
-from tensorrt_stand_in import CUDA_VERSIONS, TENSORRT_VERSIONS, World  # noqa: E402
+from tensorrt_stand_in import TENSORRT_VERSIONS, World  # noqa: E402
 from test_backends import random_inputs  # noqa: E402
 
 from wm_ros.export.derive import derive  # noqa: E402

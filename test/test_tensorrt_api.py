@@ -9,12 +9,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from tensorrt_stand_in import (
-    CUDA_VERSIONS,
-    TENSORRT_VERSIONS,
-    cuda_listed,
-    listed,
-)
+from cuda_stand_in import CUDA_VERSIONS, cuda_listed
+from tensorrt_stand_in import TENSORRT_VERSIONS, listed
 
 import wm_ros
 
