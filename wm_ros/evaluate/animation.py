@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SECONDS, RATE_HZ = 6.0, 10.0
 MAX_BYTES = 3_000_000
 HEAD, PLAN_WIDTH, FRONT_WIDTH = 34, 400, 600
 SMALL = 3       # pictures beside the one ahead
+LEGEND = 4      # classes that have room in the head
 RANGE_M = 26.0
 QUALITIES = (70, 60, 50, 40, 30, 20)
 
@@ -60,9 +62,9 @@ def write_animation(bag: Path, source: Path | None, path: Path, start_s: float |
                            '--input')
         rig = reader.rig(cameras=names)
         tiles = _tiles(reader, rig, chosen)
-    frames = []
+    frames, named = [], classes_shown(chosen)
     for i, forecast in enumerate(chosen):
-        frames.append(frame(rig, tiles[forecast.stamp_ns], forecast,
+        frames.append(frame(rig, tiles[forecast.stamp_ns], forecast, named,
                             truths.get(forecast.stamp_ns), (forecast.stamp_ns - first) / 1e9))
         if progress:
             progress(i + 1, len(chosen))
@@ -141,9 +143,16 @@ def _tiles(reader: BagReader, rig: CameraRig,
     return found
 
 
-def frame(rig: CameraRig, tiles: dict[str, np.ndarray], forecast: Forecast, truth: Truth | None,
-          time_s: float) -> np.ndarray:
-    """Return one frame (height, width, 3) BGR."""
+def classes_shown(forecasts: list[Forecast]) -> list[str]:
+    """Return the classes that the legend names, the most frequent ones in their usual order."""
+    counts = Counter(agent.label for forecast in forecasts for agent in forecast.agents)
+    named = {label for label, _ in counts.most_common(LEGEND)}
+    return [label for label in AGENT_CLASSES if label in named]
+
+
+def frame(rig: CameraRig, tiles: dict[str, np.ndarray], forecast: Forecast, classes: list[str],
+          truth: Truth | None, time_s: float) -> np.ndarray:
+    """Return one frame (height, width, 3) BGR; `classes` are named in its legend."""
     front, others = _shown(rig)
     top = round(FRONT_WIDTH * rig[front].height / rig[front].width)
     width = FRONT_WIDTH // max(len(others), 1)
@@ -163,17 +172,18 @@ def frame(rig: CameraRig, tiles: dict[str, np.ndarray], forecast: Forecast, trut
     plan = birds_eye(forecast, truth, (height, PLAN_WIDTH), RANGE_M, ahead=0.62)
     picture[HEAD:, FRONT_WIDTH:] = plan
     cv2.rectangle(picture, (FRONT_WIDTH, HEAD), (FRONT_WIDTH + 2, HEAD + height), BACK, -1)
-    _head(picture, forecast, truth, time_s)
+    _head(picture, forecast, classes, truth, time_s)
     return picture
 
 
-def _head(picture: np.ndarray, forecast: Forecast, truth: Truth | None, time_s: float) -> None:
+def _head(picture: np.ndarray, forecast: Forecast, classes: list[str], truth: Truth | None,
+          time_s: float) -> None:
     """Write what is seen over it: time, what the colours are."""
     end = text(picture, 'wm_ros', (10, 23), 17, weight=700)
     text(picture, f'{time_s:4.1f} s · {len(forecast.agents)} road users · next 3 s', (end + 14, 23),
          14, MUTED)
     x = FRONT_WIDTH + 10
-    for name in ('car', 'truck', 'bicycle', 'pedestrian'):
+    for name in classes:
         cv2.circle(picture, (x + 5, 18), 5, COLOURS[AGENT_CLASSES.index(name)], -1, cv2.LINE_AA)
         x = text(picture, name, (x + 14, 23), 13, MUTED) + 12
     if truth is not None:
