@@ -43,10 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-cache', action='store_true', help='render, and keep nothing')
     parser.add_argument('--render-only', action='store_true',
                         help='render what is not in the cache yet, and score nothing')
-    parser.add_argument('--artifact', type=Path, help='folder (default: the one that ships)')
+    parser.add_argument('--artifact', type=Path,
+                        help='folder of an artifact, or of a training run, which PyTorch runs '
+                             '(default: the artifact that ships)')
     parser.add_argument('--backend', default='auto')
     parser.add_argument('--threads', type=int, default=1, help='of the backend, a worker')
-    parser.add_argument('--against', metavar='ARTIFACT[@BACKEND]', action='append', default=[],
+    parser.add_argument('--against', metavar='ARTIFACT[@BACKEND][=THRESHOLD]', action='append',
+                        default=[],
                         help='score this one too, over the same drives, and print by how much '
                              '--artifact differs from it; may be given several times')
     parser.add_argument('--every', type=int, default=5,
@@ -71,10 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = _open(arguments)
     if arguments.render_only:
         return _render(dataset, arguments)
-    models = [_model(arguments, arguments.artifact, arguments.backend)]
+    models = [_model(arguments, arguments.artifact, arguments.backend, arguments.threshold)]
     for text in arguments.against:
-        folder, _, backend = text.partition('@')
-        models.append(_model(arguments, Path(folder), backend or arguments.backend))
+        rest, _, threshold = text.partition('=')
+        folder, _, backend = rest.partition('@')
+        models.append(_model(arguments, Path(folder), backend or arguments.backend,
+                             float(threshold) if threshold else None))
     scores = [_score(dataset, model, arguments) for model in models]
     report = _head(arguments, dataset, models[0]) | scores[0].report()
     report['against'] = [
@@ -106,16 +111,16 @@ class _Model:
     source: Any
 
 
-def _model(arguments: argparse.Namespace, folder: Path | None, backend: str) -> _Model:
-    from wm_ros.evaluate.predictors import PredictorSource
+def _model(arguments: argparse.Namespace, folder: Path | None, backend: str,
+           threshold: float | None) -> _Model:
+    from wm_ros.evaluate.predictors import PredictorSource, open_model_file
     from wm_ros.evaluate.scores import CURVE_FROM
-    from wm_ros.runtime.artifact import load_artifact
 
     if folder is None:
         from wm_ros.share import share_path
         folder = share_path('models', 'world-model')
-    artifact = load_artifact(folder)
-    threshold = artifact.score_threshold if arguments.threshold is None else arguments.threshold
+    artifact = open_model_file(folder)
+    threshold = artifact.score_threshold if threshold is None else threshold
     source = PredictorSource(str(folder), backend, arguments.threads, min(threshold, CURVE_FROM))
     return _Model(folder, backend, artifact.hash, threshold, source)
 
@@ -157,7 +162,7 @@ def _choose_threshold(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate.predictors import PredictorSource
     from wm_ros.evaluate.protocol import Task, evaluate
 
-    model = _model(arguments, arguments.artifact, arguments.backend)
+    model = _model(arguments, arguments.artifact, arguments.backend, arguments.threshold)
     dataset = _open(arguments, VALIDATION_SEEDS)
     source = PredictorSource(str(model.folder), model.backend, arguments.threads,
                              threshold.CANDIDATES[0])

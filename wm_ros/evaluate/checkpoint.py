@@ -1,0 +1,70 @@
+"""
+Scores a checkpoint of training before, or without, its export: a teacher has no other way.
+
+Runs the model in PyTorch, in FP32, behind the interface of a backend. What `fold` returns is handed
+to `rollout` as it is, so a teacher's history of tokens passes where a student has its latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm_ros.model.world_model import WorldModel
+from wm_ros.runtime.artifact import Artifact
+from wm_ros.runtime.contract import GraphSpec, graph_specs
+from wm_ros.train.loop import load_model
+from wm_ros.types import FEATURE_GRID
+
+#: What `wm_ros export` takes where nobody says otherwise.
+SCORE_THRESHOLD = 0.3
+
+
+def as_artifact(path: Path) -> Artifact:
+    """Return what a `Predictor` has to know of a checkpoint; its hash is that of the file."""
+    return Artifact(path, hashlib.sha256(path.read_bytes()).hexdigest(), {},
+                    _specs(load_model(path)), SCORE_THRESHOLD, 0.0)
+
+
+def _specs(model: WorldModel) -> dict[str, GraphSpec]:
+    config = model.config
+    return graph_specs(config.memory_channels, config.skip_channels, config.latent_dim,
+                       FEATURE_GRID.rows)
+
+
+class CheckpointBackend:
+    """Runs encode, fold and rollout of a model; see `runtime.backend.Backend`."""
+
+    name = 'checkpoint'
+
+    def __init__(self, model: WorldModel, threads: int = 1) -> None:
+        torch.set_num_threads(max(threads, 1))
+        self._model = model.eval()
+        self._names = [item.name for item in _specs(model)['rollout'].outputs]
+        self.precision = dict.fromkeys(('encode', 'fold', 'rollout'), 'f32')
+        self.notes: list[str] = []
+
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one part on arrays without a batch dimension; `latent` stays a tensor."""
+        with torch.inference_mode():
+            given = {name: torch.from_numpy(value)[None] if isinstance(value, np.ndarray)
+                     else value for name, value in inputs.items()}
+            if graph == 'encode':
+                memory, skip = self._model.encode(**given)
+                return {'memory': memory[0].numpy(), 'skip': skip[0].numpy()}
+            if graph == 'fold':
+                return {'latent': self._model.fold(**given)}
+            outputs = [self._model.rollout(**{**given, 'plans': plan})
+                       for plan in given['plans'][0].split(1)]
+            # What lies there now is the same under every plan.
+            return {name: (outputs[0][name][0] if name in ('road', 'observed') else
+                           torch.cat([out[name] for out in outputs])).float().numpy()
+                    for name in self._names}
+
+    def close(self) -> None:
+        """Nothing to free."""
