@@ -3,8 +3,10 @@ A KITTI raw drive as camera sets, ego states and truth.
 
 The folder holds `image_02/%06d.png` (any size), `ego_local.csv` (pose of the GPS/IMU unit in a
 local metric frame, x east, y north) and `tracks.csv` (boxes in the Velodyne frame with their place
-in that frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
+in that frame); where there is a lidar, `lidar/%06d.npz` (`xyz_5cm`, int16 (3, N), metres times 20,
+Velodyne frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
 `calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>`.
+The layouts in which KITTI itself comes are read by `wm_ros.data.kitti_layouts`.
 
 `base_link` here has the axes of the Velodyne and lies on the road, 1.73 m below it, as far ahead as
 the GPS/IMU unit (0.81 m behind the Velodyne, close to the rear axle), on the car's centre line. On
@@ -56,6 +58,8 @@ class KittiDrive:
     images: tuple[Path, ...]
     egos: tuple[EgoState, ...]
     tracks: tuple[Track, ...]
+    sweeps: tuple[Path, ...] = ()
+    base_from_velo: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,6 +68,15 @@ class KittiDrive:
         """Return the set of instant `i`: the bytes of its PNG file."""
         stamp = self.egos[i].stamp_ns
         return FrameSet(stamp, {CAMERA: Frame(CAMERA, stamp, self.images[i].read_bytes())})
+
+    def points(self, i: int) -> np.ndarray:
+        """Return the lidar's points (N, 3) at instant `i` in `base_link`."""
+        path = self.sweeps[i]
+        if path.suffix == '.npz':       # metres times 20
+            points = np.load(path)['xyz_5cm'].T / 20.0
+        else:                           # the raw data's own files: x, y, z, reflectance
+            points = np.fromfile(path, np.float32).reshape(-1, 4)[:, :3].astype(np.float64)
+        return points + self.base_from_velo[:3, 3]
 
     def truth(self, i: int) -> Truth:
         """Return the labels at instant `i` with their futures, NaN after a track's end."""
@@ -89,7 +102,18 @@ def load_drive(folder: Path | str, calibration: Path | str | None = None) -> Kit
     egos = tuple(_ego_states(rows, imu_from_velo))
     return KittiDrive(
         name=folder.name, rig=CameraRig((_camera(calibrated, images[0]),), 'kitti'),
-        images=images, egos=egos, tracks=tuple(_tracks(folder / 'tracks.csv', egos)))
+        images=images, egos=egos, tracks=tuple(_tracks(folder / 'tracks.csv', egos)),
+        sweeps=_sweeps(folder, len(egos)),
+        base_from_velo=_base_from_velo(calibrated['calib_imu_to_velo.txt']))
+
+
+def _sweeps(folder: Path, count: int) -> tuple[Path, ...]:
+    """Return the lidar's files, none where there are not as many as pictures."""
+    for pattern in ('lidar/*.npz', 'velodyne_points/data/*.bin'):
+        found = tuple(sorted(folder.glob(pattern)))
+        if len(found) == count:
+            return found
+    return ()
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

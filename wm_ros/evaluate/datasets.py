@@ -38,8 +38,8 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
     """
     kind, _, place = name.partition(':')
     if kind == 'kitti' and place:
-        from wm_ros.data.kitti import load_drive
-        return Dataset(name, load_drive, [place])
+        from wm_ros.data.kitti_layouts import load_any
+        return Dataset(name, load_any, [place])
     if kind == 'nuscenes' and place:
         from functools import partial
 
