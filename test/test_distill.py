@@ -8,7 +8,7 @@ from tiny_run import WINDOW_SEED, make_run  # noqa: E402
 
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.teacher import build_model  # noqa: E402
-from wm_ros.train import match  # noqa: E402
+from wm_ros.train import encode, match  # noqa: E402
 from wm_ros.train.config import Settings  # noqa: E402
 from wm_ros.train.distill import (  # noqa: E402
     DistillSettings,
@@ -17,6 +17,7 @@ from wm_ros.train.distill import (  # noqa: E402
     WindowDistiller,
     distill,
 )
+from wm_ros.train.encode import calibration_frames  # noqa: E402
 from wm_ros.train.loop import load_model  # noqa: E402
 from wm_ros.train.stages import Batches, WindowTrainer  # noqa: E402
 from wm_ros.train.store import ClipStore  # noqa: E402
@@ -136,7 +137,8 @@ def test_maps_are_learnt_in_stage_one(folders):
     assert gaps[-1] < 0.7 * gaps[0], gaps
 
 
-def test_a_whole_distillation_leaves_a_student(folders):
+def test_a_whole_distillation_leaves_a_student(folders, monkeypatch):
+    monkeypatch.setattr(encode, 'calibration_frames', lambda run: calibration_frames(run, 2))
     student, teacher = folders
     for path in (*student.glob('*model.safetensors'), student / 'frame.safetensors',
                  student / 'window.safetensors'):

@@ -15,9 +15,15 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_run import make_run, window_clip  # noqa: E402
 
 from wm_ros.model.config import PRESETS  # noqa: E402
+from wm_ros.train import encode as encoding  # noqa: E402
 from wm_ros.train.config import RUNS, Settings, load_settings  # noqa: E402
 from wm_ros.train.curves import draw_curves  # noqa: E402
-from wm_ros.train.encode import torch_encoder, window_setup, write_encoder  # noqa: E402
+from wm_ros.train.encode import (  # noqa: E402
+    calibration_frames,
+    torch_encoder,
+    window_setup,
+    write_encoder,
+)
 from wm_ros.train.loop import load_model, notes_of  # noqa: E402
 from wm_ros.train.shards import pack, unpack  # noqa: E402
 from wm_ros.train.stages import Batches  # noqa: E402
@@ -78,7 +84,9 @@ def test_draws_depend_on_the_process_and_on_the_step(tmp_path):
     assert not torch.equal(drawn(0, 1, 0, 0), drawn(0, 1, 0, 250))
 
 
-def test_streams_are_encoded_in_torch_as_the_model_encodes(tmp_path):
+def test_streams_are_encoded_in_torch_as_the_model_encodes(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, 'calibration_frames',
+                        lambda run: calibration_frames(run, 2))
     folder = make_run(tmp_path / 'run')
     model = load_model(folder / 'model.safetensors')
     path = write_encoder(folder, 'torch')
