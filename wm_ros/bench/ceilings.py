@@ -43,6 +43,34 @@ def measure(threads: int, seconds: float = 1.0) -> dict[str, float]:
     return found
 
 
+def measure_cuda(size: int = 8192, seconds: float = 1.0) -> dict[str, float]:
+    """
+    Return the same of the current CUDA device, by PyTorch: 'f32', 'bf16', 'f16', 'i8', 'memory'.
+
+    Of products of `size` by `size`, a multiple of 16.
+    """
+    import torch
+
+    def timed(work) -> float:
+        def run() -> None:
+            work()
+            torch.cuda.synchronize()
+        run()
+        return _best(run, seconds)
+
+    found = {}
+    for name, dtype in (('f32', torch.float32), ('bf16', torch.bfloat16), ('f16', torch.float16)):
+        a, b = (torch.ones(size, size, dtype=dtype, device='cuda') for _ in range(2))
+        out = torch.empty_like(a)
+        found[name] = 2e-9 * size ** 3 / timed(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+    a, b = (torch.ones(size, size, dtype=torch.int8, device='cuda') for _ in range(2))
+    found['i8'] = 2e-9 * size ** 3 / timed(lambda: torch._int_mm(a, b.T))
+    large = torch.ones(1 << 30, dtype=torch.uint8, device='cuda')
+    copy = torch.empty_like(large)
+    found['memory'] = 2e-9 * (1 << 30) / timed(lambda: copy.copy_(large))
+    return found
+
+
 def _chain(quantised: bool) -> ov.Model:
     rng = np.random.default_rng(0)
     x = given = ops.parameter((ROWS, WIDTH), np.float32)

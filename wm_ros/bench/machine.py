@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sys
 from pathlib import Path
+
+from wm_ros.runtime.backend import Backend
 
 
 def host(device: str = '') -> dict[str, object]:
     """Return the machine in words: `device` is what its owner calls it."""
-    return {'device': device or cpu_name(), 'cpu': cpu_name(), 'cores': os.cpu_count(),
+    return {'device': device or gpu_name() or cpu_name(), 'cpu': cpu_name(),
+            'gpu': gpu_name(), 'cores': os.cpu_count(),
             'system': f'{platform.system()} {platform.machine()}',
             'load': round(os.getloadavg()[0], 2)}
 
@@ -27,6 +31,18 @@ def cpu_name() -> str:
     extensions = [flag for flag in ('avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_int8')
                   if flag in flags]
     return ' '.join([fields.get('model name', platform.processor()), *extensions])
+
+
+def gpu_name() -> str:
+    """Return the name of the CUDA device of PyTorch, where that is loaded and there is one."""
+    torch = sys.modules.get('torch')
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else ''
+
+
+def runs_on_cuda(backend: Backend) -> bool:
+    """Tell whether a backend is PyTorch's on a CUDA device."""
+    return (backend.name == 'pytorch' and gpu_name() != ''
+            and str(backend.options['device']) != 'cpu')
 
 
 def peak_rss_mb() -> float:

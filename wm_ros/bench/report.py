@@ -69,7 +69,8 @@ def measure(settings: Settings, artifact: Artifact, publish: Publish | None,
         system.close()
         backend.close()
     log('measuring the ceilings of this machine')
-    limits = ceilings.measure(settings.threads or 1)
+    limits = (ceilings.measure_cuda() if machine.runs_on_cuda(backend) else
+              ceilings.measure(settings.threads or 1))
     report = _head(settings, artifact, backend, drive)
     report |= {'latency_ms': times.latency(), 'latency_spread_ms': spread.latency(),
                'spread_apart_ms': 1e3 * APART_S, 'stages_ms': _medians(times),
