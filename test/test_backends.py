@@ -1,6 +1,9 @@
 """Backends: selection, the same numbers from each, steady buffers, named refusals."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -192,3 +195,69 @@ def test_a_graph_with_other_tensors_is_refused(tmp_path, name):
         'precision': dict.fromkeys(GRAPHS, 'f32')})
     with pytest.raises(BackendError, match='fold has .*images.*, want .*now_from_frame'):
         create_backend(name, load_artifact(folder), cameras=1)
+
+
+POOR = """
+import resource, sys
+from wm_ros.runtime.artifact import load_artifact
+from wm_ros.runtime.backend import BackendError, create_backend
+name, folder, megabytes = sys.argv[1:]
+__import__(f'wm_ros.runtime.{name}')
+artifact = load_artifact(folder)
+size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + int(megabytes) * 2 ** 20,) * 2)
+try:
+    create_backend(name, artifact, cameras=6, threads=1)
+except BackendError as err:
+    print('refused:', err)
+"""
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_too_little_memory_is_a_named_error(artifact, name):
+    """The process is given 20 MB more than it has, and lives to say what failed."""
+    done = subprocess.run([sys.executable, '-P', '-c', POOR, name, str(artifact.path), '20'],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f'refused: {name}: ' in done.stdout
+
+
+def test_a_provider_gets_its_options_and_one_that_does_not_start_is_an_error(artifact, monkeypatch):
+    """No other provider is here, so ONNX Runtime's session is asked in its place."""
+    module = pytest.importorskip('wm_ros.runtime.onnxruntime')
+    asked, real = [], module.ort.InferenceSession
+    monkeypatch.setattr(module.ort, 'get_available_providers',
+                        lambda: ['QNNExecutionProvider', 'CPUExecutionProvider'])
+
+    def session(data, options, providers, disabled_optimizers):
+        asked.append((providers, disabled_optimizers,
+                      options.get_session_config_entry('session.intra_op.allow_spinning')))
+        return real(data, options, providers=['CPUExecutionProvider'])
+
+    monkeypatch.setattr(module.ort, 'InferenceSession', session)
+    settings = {'backend_path': 'libQnnHtp.so'}
+    with pytest.raises(BackendError, match='encode: provider QNNExecutionProvider does not start'):
+        create_backend('onnxruntime', artifact, cameras=1, options={
+            'providers': ['qnn', 'cpu'], 'provider_options': {'qnn': settings}})
+    assert asked == [([('QNNExecutionProvider', settings), ('CPUExecutionProvider', {})], [], '0')]
+    for options, wanted in (
+            ({'providers': ['cuda']}, 'no provider CUDAExecutionProvider, want some of QNN'),
+            ({'providers': ['tpu']}, 'no provider tpu'),
+            ({'provider_options': {'qnn': {}}}, 'options for QNNExecutionProvider, want some of')):
+        with pytest.raises(BackendError, match=wanted):
+            create_backend('onnxruntime', artifact, cameras=1, options=options)
+
+
+def test_what_a_provider_compiles_whole_counts_under_its_name(tmp_path):
+    from wm_ros.runtime.onnxruntime import executed_kernels
+
+    def event(operation, provider, name='a_kernel_time', kind='Node'):
+        return {'cat': kind, 'name': name, 'args': {'op_name': operation, 'provider': provider}}
+
+    path = tmp_path / 'profile.json'
+    path.write_text(json.dumps([
+        event('QLinearConv', 'CPUExecutionProvider'), event('Conv', 'CPUExecutionProvider'),
+        event('Conv', 'CPUExecutionProvider', name='a_fence_before'),
+        event('Add', 'CPUExecutionProvider'), event('QNN_main_graph_1', 'QNNExecutionProvider'),
+        event('Conv', 'CPUExecutionProvider', kind='Session')]))
+    assert executed_kernels(path) == {'i8': 1, 'f32': 1, 'qnn': 1}
