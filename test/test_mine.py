@@ -56,9 +56,10 @@ def test_the_worst_moments_do_not_overlap():
     assert [(m.stamp_ns / SECOND, m.surprise) for m in found] == [(1.5, 9), (4, 7), (8.5, 2)]
 
 
-def test_moments_of_fewer_forecasts_come_last():
+def test_moments_of_fewer_forecasts_are_not_ranked_beside_others():
     found = worst([moment(1, 9, (1,)), moment(5, 2)], 2, SECOND)
-    assert [m.surprise for m in found] == [2, 9]
+    assert [m.surprise for m in found] == [2]
+    assert len(worst([moment(1, 9, (1,)), moment(5, 2, (1,))], 2, SECOND)) == 2
 
 
 def test_the_planted_surprise_comes_first_with_its_pictures(bags, tmp_path, capsys):

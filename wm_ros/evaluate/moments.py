@@ -102,12 +102,14 @@ def worst(moments: Iterable[Moment], count: int, apart_ns: int) -> list[Moment]:
     """
     Return the most surprising moments, each at least `apart_ns` from those before it.
 
-    Those that fewer forecasts were held against, after a start or a gap, come last: their means
-    are of less, and a model that has just started is easily surprised.
+    Ranked are those that most forecasts were held against, all three but in a very short bag: after
+    a start or a gap a mean is of less, and a model that has just started is easily surprised.
     """
+    moments = list(moments)
+    most = max((len(moment.by_horizon) for moment in moments), default=0)
     chosen: list[Moment] = []
-    for moment in sorted(moments, key=lambda moment: (
-            -len(moment.by_horizon), -moment.surprise, moment.stamp_ns)):
+    for moment in sorted((moment for moment in moments if len(moment.by_horizon) == most),
+                         key=lambda moment: (-moment.surprise, moment.stamp_ns)):
         if len(chosen) == count:
             break
         if all(abs(moment.stamp_ns - other.stamp_ns) >= apart_ns for other in chosen):

@@ -89,18 +89,23 @@ def gather(bag: Path, source: Path | None, summary: dict[str, Any] | None = None
         report = Report(title=bag.name, rig=None, forecasts=forecasts, truths={},
                         summary=summary or {}, health=health(reader))
         source = source or (None if reader.camera_topics() else replayed_from(reader))
-    report.moments = held_moments(forecasts)
-    with BagReader(source or bag) as reader:
-        report.truths = truths_in(reader)
+    # Decoding pictures leaves the interpreter to the scores, which take as long.
+    with BagReader(source or bag) as reader, ThreadPoolExecutor(1) as beside:
         cameras = list(forecasts[-1].window.cameras)
         known = reader.camera_topics()
+        mosaics: Future[dict[int, bytes]] | None = None
         if cameras and all(name in known for name in cameras):
             report.rig = reader.rig(cameras=cameras)
-            report.mosaics = _mosaics(reader, report.rig, {f.stamp_ns for f in forecasts},
-                                      progress)
+            mosaics = beside.submit(_mosaics, reader, report.rig,
+                                    {f.stamp_ns for f in forecasts}, progress)
+        with BagReader(source or bag) as other:
+            report.truths = truths_in(other)
+        report.moments = held_moments(forecasts)
         report.scores = score(forecasts, report.truths)
-    report.judged = {f.stamp_ns: judged(f, report.truths[f.stamp_ns]) for f in forecasts
-                     if f.valid and f.stamp_ns in report.truths}
+        report.judged = {f.stamp_ns: judged(f, report.truths[f.stamp_ns]) for f in forecasts
+                         if f.valid and f.stamp_ns in report.truths}
+        if mosaics is not None:
+            report.mosaics = mosaics.result()
     return report
 
 

@@ -58,7 +58,7 @@ def page_data(report: Report) -> dict[str, Any]:
         data['scores'] = score_table(report.scores)
         data['scores_note'] = (
             f'{report.scores["n_forecasts"]} forecasts, {report.scores["n_agents"]} visible agents '
-            "within 30 m, against the simulator's truth")
+            'within 30 m, against the truth in the bag')
     return data
 
 
