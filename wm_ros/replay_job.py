@@ -158,9 +158,9 @@ def _made_from(bag: Path, rig: CameraRig, artifact: Artifact,
                settings: Settings) -> dict[str, Any]:
     """Return what forecasts depend on, to tell whether a replay can go on."""
     return {'bag': str(bag), 'model_hash': artifact.hash, 'cameras': list(rig.names),
-            'backend': settings.backend, 'threads': settings.threads, 'node': settings.node,
-            'flow': settings.flow, 'copy_inputs': settings.copy_inputs,
-            'start_s': settings.start_s, 'seconds': settings.seconds,
+            'backend': settings.backend, 'node': settings.node, 'flow': settings.flow,
+            'copy_inputs': settings.copy_inputs, 'start_s': settings.start_s,
+            'seconds': settings.seconds,
             'options': [list(pair) for pair in settings.options],
             'mapping': str(settings.mapping), 'rig': str(settings.rig or '')}
 
