@@ -3,7 +3,7 @@ Cut the most surprising moments out of a bag: small bags, ready to label, to rep
 
 BAG holds camera topics, or forecasts of a bag that does. A moment surprises where road users or
 occupied ground are not where the forecasts made 1, 2 and 3 s before had them; no labels are
-needed. OUT gets a folder a clip, with the reason beside it, and a README that ranks them.
+needed. DIR gets a folder a clip, with the reason beside it, and a README that ranks them.
 """
 
 from __future__ import annotations

@@ -120,9 +120,9 @@ class Held:
     `occupancy_log_loss` (sum over `cells`). `followed` holds, a row an agent that was seen again
     under its id: distance in metres of the likeliest path, of the nearest one, of constant
     velocity and of standing still, then the mass of the forecast density above the outcome (0-1).
-    `expected` agents were to be in range on observed ground. `codes`, `first_codes` and
-    `seen_codes` (rows, cols) are the occupancy that was forecast, that of the forecast's own stamp
-    and what was seen, all in the frame of the forecast.
+    `expected` agents were to be in range on observed ground. `events` and `patch` say who and where
+    surprised most. `codes`, `first_codes` and `seen_codes` (rows, cols) are the occupancy that was
+    forecast, that of the forecast's own stamp and what was seen, in the frame of the forecast.
     """
 
     made_ns: int
