@@ -21,7 +21,8 @@ from wm_ros.types import EgoState
 #: The keys that a reader of the report may rely on.
 KEYS = {'preset', 'backend', 'precision', 'threads', 'frames', 'tokens', 'pairs_per_layer',
         'latency_ms', 'stages_ms', 'rss_mb', 'int8_weights_mb', 'gflops_per_frame',
-        'roofline_share', 'baselines', 'host', 'model_hash', 'weights_mb', 'plans'}
+        'roofline_share', 'baselines', 'host', 'model_hash', 'weights_mb', 'plans',
+        'artifact_mb', 'warm_up_frames'}
 STAGES = {'jpeg_decode', 'resize', 'encode', 'window', 'fold', 'dynamics', 'decode'}
 
 

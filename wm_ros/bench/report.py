@@ -15,7 +15,7 @@ from wm_ros.bench.latency import Publish, System, Times, measure_beside, percent
 from wm_ros.ego import constant_turn_rate_plan
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend, create_backend
-from wm_ros.types import EgoPlan, EgoState, PlanSource
+from wm_ros.types import WINDOW_FRAMES, EgoPlan, EgoState, PlanSource
 
 PRESETS = {'surround': 'six 1600x900 JPEG cameras', 'front': 'one 1600x900 JPEG camera'}
 TOKENS = 256
@@ -92,7 +92,10 @@ def _head(settings: Settings, artifact: Artifact, backend: Backend,
         'artifact': artifact.path.name, 'model_hash': artifact.hash,
         'backend': backend.name, 'options': dict(settings.options),
         'precision': dict(backend.precision), 'threads': settings.threads,
-        'frames': settings.frames, 'cameras': len(drive.rig), 'jpeg_bytes': drive.jpeg_bytes,
+        'frames': settings.frames, 'warm_up_frames': WINDOW_FRAMES,
+        'artifact_mb': {name: round(entry['bytes'] / 1e6, 3)
+                        for name, entry in artifact.manifest['files'].items()},
+        'cameras': len(drive.rig), 'jpeg_bytes': drive.jpeg_bytes,
         'tokens': TOKENS, 'pairs_per_layer': TOKENS * slots if slots else None}
 
 

@@ -71,8 +71,10 @@ def _stages(report: Mapping[str, Any]) -> str:
 def _weights(report: Mapping[str, Any]) -> str:
     forms = ', '.join(f'{form} {size:.2f}' for form, size in report['weights_mb'].items())
     energy = report['energy_j_per_frame']
-    return (f'Peak memory of the measuring process {report["rss_mb"]:.0f} MB. Constants in the '
-            f'graphs, MB: {forms}; as float32 {report["weights_as_fp32_mb"]:.2f}. '
+    files = sum(report['artifact_mb'].values())
+    return (f'Peak memory of the measuring process {report["rss_mb"]:.0f} MB. Graphs on disk '
+            f'{files:.2f} MB, constants in them: {forms}; as float32 '
+            f'{report["weights_as_fp32_mb"]:.2f}. '
             f'{report["gflops_per_frame"]:.2f} GFLOP a frame, {report["tokens"]} tokens, '
             f'{report["pairs_per_layer"]} attention slots a layer.'
             + (f' {energy:.3f} J a frame.' if energy is not None else ''))
