@@ -7,6 +7,9 @@ many global tokens (if it is installed: `pip install transformers==4.57.3`; it h
 projection, the other two have one). The second is what
 the temporal bottleneck spares: everything from 16 cached maps to the rolled-out states, for a
 student, for the same sizes over all 4,096 tokens, and for a teacher.
+
+Times are the best of some rounds in turn; on one thread (`--threads 1`) they are of the processor,
+so that what else runs disturbs them little.
 """
 
 from __future__ import annotations
@@ -80,10 +83,10 @@ def attention_times(config: ModelConfig, rounds: int) -> list[dict[str, Any]]:
         spent: dict[str, list[float]] = {name: [] for name in layers}
         for count in range(rounds + 1):
             for name, layer in layers.items():
-                begin = time.perf_counter()
+                begin = _clock()
                 layer(x)
                 if count:                                   # the first round warms up
-                    spent[name].append(1e3 * (time.perf_counter() - begin))
+                    spent[name].append(1e3 * (_clock() - begin))
         rows.append({'tokens': tokens, 'slots': sparse.pairs(tokens)['slots'],
                      'dense_pairs': tokens * tokens,
                      **{f'{name}_ms': min(times) for name, times in spent.items()}})
@@ -107,13 +110,18 @@ def core_cost(config: ModelConfig, rounds: int, threads: int) -> dict[str, Any]:
     before = _peak_mb()
     times = []
     for _ in range(rounds + 1):
-        begin = time.perf_counter()
+        begin = _clock()
         model.dynamics(model.fold(*inputs), *plan)
-        times.append(1e3 * (time.perf_counter() - begin))
+        times.append(1e3 * (_clock() - begin))
     return {'tokens': 16 * 256 if config.teacher else 256,
             'parameters': sum(p.numel() for part in (model.bottleneck, model.dynamics)
                               for p in part.parameters()),
             'ms': min(times[1:]), 'peak_mb': _peak_mb() - before}
+
+
+def _clock() -> float:
+    """Return seconds: of this process on one thread, whatever else runs, else of the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def _peak_mb() -> float:

@@ -29,7 +29,8 @@ class OpenVinoBackend(GraphBackend):
 
     Options: `device` ('CPU'), `encode_precision` ('f32'), `fold_precision`, `rollout_precision`
     ('auto'): what operations outside the quantised ones run in, 'f32', 'bf16' or 'f16'; 'auto' is
-    bf16 where the device has it, else f32. Where the fold looks into its maps is always f32.
+    bf16 where the device has it, else f32, as for a graph exported in float32. Where the fold
+    looks into its maps is always f32.
     """
 
     name = 'openvino'
@@ -43,17 +44,19 @@ class OpenVinoBackend(GraphBackend):
 
     def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
         """Compile one graph for static sizes."""
-        config = {'INFERENCE_PRECISION_HINT': self._precision(graph),
+        config = {'INFERENCE_PRECISION_HINT': self._precision(graph, artifact),
                   'INFERENCE_NUM_THREADS': self.threads, 'NUM_STREAMS': '1',
                   'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
         opened = _Graph(self._core, graph, artifact, sizes, self.options['device'], config)
         give_back_memory()
         return opened
 
-    def _precision(self, graph: str) -> str:
+    def _precision(self, graph: str, artifact: Artifact) -> str:
         wanted = self.options[f'{graph}_precision']
         if wanted != 'auto':
             return wanted
+        if artifact.precision[graph] == 'float32':  # exported to be compared with
+            return 'f32'
         able = self._core.get_property(self.options['device'], 'OPTIMIZATION_CAPABILITIES')
         return 'bf16' if 'BF16' in able else 'f32'
 
