@@ -77,7 +77,8 @@ DEFECTS = {a_channel_is_lost: 'memory: p999', tokens_are_shifted: 'latent: mean'
 def gate():
     """Return what 20 windows showed: the Tee, all precisions, what the reference said at first."""
     artifact, rig = load_artifact(share_path('models', 'world-model')), windows.rig()
-    opened = {case.name: create_backend(case.backend, artifact, len(rig), threads=2,
+    # One thread each: those of torch spin while they wait, which a busy machine pays for.
+    opened = {case.name: create_backend(case.backend, artifact, len(rig), threads=1,
                                         options=dict(case.options))
               for case in (CASES[0], *PRESENT)}
     reference, said = opened.pop(parity_cases.REFERENCE), []
