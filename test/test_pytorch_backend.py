@@ -111,8 +111,9 @@ def cuda_graph(monkeypatch):
 
         def replay():       # what a graph does: the same memory, new numbers
             stream.events.append('replay')
-            for held, new in zip(made, forward(), strict=True):
-                held.copy_(new)
+            with torch.inference_mode():
+                for held, new in zip(made, forward(), strict=True):
+                    held.copy_(new)
         return replay, made
 
     monkey(pt, 'capture', capture)
