@@ -55,9 +55,10 @@ class _Frame:
         share = min(max((y - self._y[0]) / (self._y[1] - self._y[0]), 0.0), 1.0)
         return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
-    def tick(self, x: float, text: str) -> None:
-        self.parts.append(f'<text x="{self.u(x):.1f}" y="{HEIGHT - _BOTTOM + 15}" class="tick">'
-                          f'{escape(text)}</text>')
+    def tick(self, x: float, text: str, small: bool = False) -> None:
+        style = ' style="font-size:8px"' if small else ''
+        self.parts.append(f'<text x="{self.u(x):.1f}" y="{HEIGHT - _BOTTOM + 15}" '
+                          f'class="tick"{style}>{escape(text)}</text>')
 
     def whisker(self, u: float, interval: Interval, colour: str) -> None:
         if interval is None or interval[0] is None:
@@ -113,7 +114,7 @@ def bars(title: str, labels: Sequence[str], series: Sequence[Series],
     frame = _Frame(title, '', (0, max(len(labels), 1)), y)
     width = 0.8 / max(len(series), 1)
     for place, label in enumerate(labels):
-        frame.tick(place + 0.5, label)
+        frame.tick(place + 0.5, label, small=len(labels) > 6)
         for i, one in enumerate(series):
             value, colour = one.y[place], COLOURS[i % len(COLOURS)]
             if value is None:
