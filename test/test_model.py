@@ -133,3 +133,22 @@ def test_peaks_are_local_maxima_highest_first():
 def test_unknown_config_field_is_named():
     with pytest.raises(ValueError, match='depth'):
         ModelConfig.from_dict({'depth': 3})
+
+
+def test_plans_over_one_scene_have_the_same_agents_in_the_same_rows(model):
+    config = model.config
+    latent = torch.rand(1, 256, config.latent_dim).expand(3, -1, -1)
+    skip = torch.rand(1, config.skip_channels, 80, 80)
+    plans = torch.zeros(3, 6, 3)
+    plans[1, :, 0], plans[2, :, 1] = torch.linspace(5, 30, 6), torch.linspace(0, 9, 6)
+    motion, known = torch.zeros(3, 2), torch.ones(3, 1)
+    with torch.no_grad():
+        together = model.rollout(latent, skip, plans, motion, known)
+        alone = model.rollout(latent[1:2], skip, plans[1:2], motion[1:2], known[1:2])
+    assert torch.equal(together['agent_score'], together['agent_score'][:1].expand(3, -1))
+    # Places differ by what each plan adds to the same cell, never by half a cell.
+    assert (together['agent_box'][1, :, :2] - together['agent_box'][0, :, :2]).abs().max() < 0.3
+    assert together['road'].shape[0] == 1
+    torch.testing.assert_close(together['occupancy'][1], alone['occupancy'][0], rtol=1e-3,
+                               atol=1e-3)
+    assert not torch.allclose(together['trajectories'][0], together['trajectories'][1])

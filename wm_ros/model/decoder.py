@@ -56,6 +56,9 @@ class Decoder(nn.Module):
         """
         Decode states (B, 7, 256, dim) with skip features (B, skip, R, R).
 
+        Skip features of one scene (1, skip, R, R) serve states under several plans; what is there
+        now is then decoded once, from the first of them, and has a batch of 1.
+
         `chosen` are the steps of the states where they are not all seven; the first has to be 0.
 
         Returns `occupancy` (B, 7, Y, X) logits, `flow` (B, 7, 2, Y, X) metres backward, `road`
@@ -71,7 +74,7 @@ class Decoder(nn.Module):
         x = x + F.relu(self.mix(x))
         dense = to_output_grid(self.occupancy(x)).unflatten(0, (batch, steps))
         return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
-                **self.current(skip, maps[:, 0].permute(0, 3, 1, 2))}
+                **self.current(skip, maps[:skip.shape[0], 0].permute(0, 3, 1, 2))}
 
     def current(self, skip: torch.Tensor, raised: torch.Tensor) -> dict[str, torch.Tensor]:
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""

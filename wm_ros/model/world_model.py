@@ -53,7 +53,9 @@ class WorldModel(nn.Module):
         """
         Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
 
-        Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training.
+        Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training. With
+        `skip` of one scene, (1, C, R, R), the plans are alternatives in it: who is there now is
+        looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
         dense = self.decoder(states, skip)
@@ -61,8 +63,12 @@ class WorldModel(nn.Module):
             score, cells = peaks(dense['centre'])
         else:
             score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
+        now, count = dense['now'], states.shape[0]
+        if skip.shape[0] == 1:
+            score, cells = score.expand(count, -1), cells.expand(count, -1)
+            now = now.expand(count, -1, -1, -1)
         return {**dense, 'agent_score': score,
-                **self.agents(dense['now'], states[:, 0], score, cells, bias)}
+                **self.agents(now, states[:, 0], score, cells, bias)}
 
     def forward(self, images: torch.Tensor, lift_index: torch.Tensor, lift_weight: torch.Tensor,
                 now_from_frame: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,
