@@ -34,3 +34,15 @@ def test_a_jpeg_keeps_the_colours_in_order():
     data = samples.to_jpeg(image)
     back = next(samples.pictures_of({'jpeg': data, 'jpeg_bytes': np.array([[len(data)]])}))
     np.testing.assert_allclose(back[0].mean((0, 1)), [200, 0, 40], atol=4)
+
+
+def test_the_same_pictures_under_another_plan_have_another_future():
+    drive = next(drive for drive in (samples.drive_clip(seed, frames=16, windows=1)
+                                     for seed in range(0, 20, 2)) if len(drive['ends']) > 1)
+    assert list(drive['ends']) == [15, 15]
+    np.testing.assert_allclose(drive['agents_1'][:, :6], drive['agents_0'][:, :6], atol=1e-3)
+    np.testing.assert_array_equal(drive['agents_1'][:, 9], drive['agents_0'][:, 9])
+    went, braked = np.hypot(*drive['plans'][:, -1, :2].T)
+    assert braked < went - 1.0
+    blank = np.zeros((1, *FEATURE_GRID.shape), np.float32)
+    assert samples.window_clip(drive, lambda *_: (blank, blank))['skip'].shape[0] == 2

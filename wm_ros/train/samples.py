@@ -11,6 +11,7 @@ No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,6 +28,9 @@ from wm_ros.types import WINDOW_FRAMES, CameraModel, CameraRig
 
 #: Worlds and their shares in training.
 WORLDS = (('sim', 0.5), ('sim-hard', 0.5))
+#: One drive in so many is told a second time from its newest frame on, with an ego that brakes,
+#: if it goes at least so fast, m/s.
+WHAT_IF_EVERY, WHAT_IF_MPS = 2, 2.0
 
 
 def jittered_rig(rng: np.random.Generator, base: CameraRig, keep: int) -> CameraRig:
@@ -97,10 +101,8 @@ def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.nd
     window, ascending; `plans` (W, 6, 3), `motion` (W, 2); truth arrays are suffixed with the
     window's number.
     """
-    rng = np.random.default_rng([2, seed])
-    keep = 6 if rng.random() < 0.8 else int(rng.integers(1, 6))
-    rig = model_rig(jittered_rig(rng, named_rig('surround'), keep))
-    drive: Drive = simulate(seed, frames / 10.0, draw_world(rng), rate_hz=10.0)
+    rig, world = drive_setting(seed)
+    drive: Drive = simulate(seed, frames / 10.0, world, rate_hz=10.0)
     frames = min(frames, drive.n)
     renderer = Renderer(drive, rig, seed)
     index, weight = lift_tables(rig, [True] * len(rig))
@@ -118,9 +120,48 @@ def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.nd
             plans.append(drive.ego_plan(i).poses)
             motion.append([ego.speed_mps, ego.yaw_rate_rps])
     poses = np.stack([drive.ego(i).odom_from_base for i in range(frames)])
-    return {**out, 'poses': poses.astype(np.float64), 'jpeg': np.concatenate(pictures),
+    out |= {'poses': poses.astype(np.float64), 'jpeg': np.concatenate(pictures),
             'jpeg_bytes': np.array([len(p) for p in pictures]).reshape(frames, len(rig)),
             'plans': np.array(plans, np.float32), 'motion': np.array(motion, np.float32)}
+    return out | what_if(seed, out) if seed % WHAT_IF_EVERY == 0 else out
+
+
+def drive_setting(seed: int) -> tuple[CameraRig, str]:
+    """Return the rig and the world of a drive clip."""
+    rng = np.random.default_rng([2, seed])
+    keep = 6 if rng.random() < 0.8 else int(rng.integers(1, 6))
+    return model_rig(jittered_rig(rng, named_rig('surround'), keep)), draw_world(rng)
+
+
+def what_if(seed: int, clip: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """
+    Return a clip's arrays with one more window: the newest again, but the ego vehicle brakes.
+
+    The same pictures under another plan have another future, and a model that has only seen what
+    the ego did takes no notice of the plan. Nothing is returned where the ego stands anyway.
+    """
+    newest = len(clip['ends']) - 1
+    end, seen = int(clip['ends'][newest]), clip[f'agents_{newest}']
+    if clip['motion'][newest][0] < WHAT_IF_MPS:
+        return {}
+    rig, world = drive_setting(seed)
+    drive = simulate(seed, len(clip['poses']) / 10.0, world, rate_hz=10.0,
+                     ego_stops_s=end / 10.0 + 0.05)
+    truth = drive.truth(end, rig)
+    order = np.argsort(np.hypot(truth.poses[:, 0], truth.poses[:, 1]))[:len(seen)]
+    visible = np.zeros(len(truth.poses), bool)
+    visible[order] = seen[:len(order), 9] > 0               # who is visible, by the pictures
+    braking = truth_arrays(replace(truth, visible=visible))
+    if not np.allclose(braking['agents'][:, :6], seen[:, :6], atol=1e-3):
+        raise ValueError(f'drive {seed}: want the same road users at frame {end} when the ego '
+                         'brakes after it')
+    # Ground is as it was: what is observed is known from the pictures' truth.
+    braking |= {key: clip[f'{key}_{newest}'] for key in ('road', 'observed')}
+    plan = drive.ego_plan(end).poses.astype(np.float32)
+    return {**{f'{key}_{newest + 1}': value for key, value in braking.items()},
+            'ends': np.append(clip['ends'], end),
+            'plans': np.concatenate([clip['plans'], plan[None]]),
+            'motion': np.concatenate([clip['motion'], clip['motion'][newest:]])}
 
 
 def to_jpeg(image: np.ndarray) -> np.ndarray:
@@ -147,12 +188,13 @@ def window_clip(drive: dict[str, np.ndarray], encode: Encode) -> dict[str, np.nd
     Both are uint8 in steps of `FEATURE_STEP`; what else the drive clip holds, but the pictures
     and lift tables, is kept.
     """
-    memory, skips = [], []
+    memory, skips = [], {}
     for i, images in enumerate(pictures_of(drive)):
         frame_memory, skip = encode(images, drive['index'], drive['weight'])
         memory.append(to_bytes(frame_memory))
         if i in drive['ends']:
-            skips.append(to_bytes(skip))
+            skips[i] = to_bytes(skip)
     kept = {key: value for key, value in drive.items()
             if key not in ('jpeg', 'jpeg_bytes', 'index', 'weight')}
-    return {**kept, 'memory': np.stack(memory), 'skip': np.stack(skips)}
+    return {**kept, 'memory': np.stack(memory),
+            'skip': np.stack([skips[end] for end in drive['ends']])}
