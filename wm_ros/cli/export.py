@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='(default: quantized where they are there, else post-training)')
     parser.add_argument('--score-threshold', type=float, default=0.3,
                         help='chosen on validation seeds by `wm_ros evaluate --choose-threshold`')
+    parser.add_argument('--spread', type=float, nargs=6, metavar='S', default=[1.0] * 6,
+                        help='factors of the standard deviations of waypoints, a step: chosen so '
+                             'that `covariance_coverage` holds on validation seeds')
     parser.add_argument('--observed-threshold', type=float, default=0.0,
                         help='logit above which ground counts as observed (default: 0)')
 
@@ -45,8 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f'{path}: made of another model.safetensors; run `wm_ros quantize`')
     else:
         path = post_training(folder)
-    print(write_artifact(load_model(path), arguments.out, arguments.score_threshold,
-                         arguments.observed_threshold, training_notes(folder, weights)))
+    model = load_model(path)
+    model.agents.scale_spread(arguments.spread)
+    print(write_artifact(model, arguments.out, arguments.score_threshold,
+                         arguments.observed_threshold,
+                         {**training_notes(folder, weights), 'spread': arguments.spread}))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -115,6 +117,19 @@ class AgentDecoder(nn.Module):
             query = others(query, query, bias)
             query = query + mlp(query)
         return self.heads(query, place)
+
+    @torch.no_grad()
+    def scale_spread(self, factors: Sequence[float]) -> None:
+        """
+        Widen the standard deviations of the waypoints by a factor for each of the 6 steps.
+
+        Calibration after training (Guo et al. 2017, for regression Levi et al. 2022): one number a
+        step, chosen on validation drives; means, modes and everything else stay as they are.
+        """
+        if len(factors) != HORIZON_STEPS or min(factors) <= 0:
+            raise ValueError(f'spread: {list(factors)}, want {HORIZON_STEPS} positive factors')
+        spread = self.mode[-1].bias[1:].view(HORIZON_STEPS, 5)      # along, across, then these
+        spread[:, 2:4] += torch.tensor(factors).log()[:, None]
 
     def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
                       col: torch.Tensor) -> torch.Tensor:
