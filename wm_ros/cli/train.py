@@ -4,7 +4,7 @@ Train a model on simulated drives: single frames first, then time.
 One folder holds everything, and the same command takes a run up where it stopped; with
 `--call-minutes` it stops early and leaves the rest to the next call. `--run` names an overlay of
 settings, those that ship are in wm_ros/train/runs.yaml. On several accelerators or hosts:
-`torchrun --nproc-per-node N -m wm_ros.cli.main train ...`, all in one (shared) folder.
+`torchrun --nproc-per-node N -m -- wm_ros.cli.main train ...`, all in one (shared) folder.
 """
 
 from __future__ import annotations
