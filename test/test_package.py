@@ -154,9 +154,20 @@ def test_the_installation_is_whole():
                    'share/wm_ros/params/rigs/surround.yaml',
                    'share/wm_ros/params/fastdds_large_messages.xml',
                    'share/wm_ros/models/world-model/manifest.json',
+                   'share/wm_ros/rviz/world_model.rviz', 'share/wm_ros/foxglove/world_model.json',
                    'share/ament_index/resource_index/packages/wm_ros',
                    'lib/wm_ros/world_model', 'bin/wm_ros'):
         assert (PREFIX / wanted).is_file()
+
+
+def test_files_beside_the_modules_are_installed():
+    """What Python files read from their own folder: pages, the frozen benchmark, training runs."""
+    files = [path.relative_to(REPO / 'wm_ros') for path in (REPO / 'wm_ros').rglob('*')
+             if path.suffix in ('.css', '.html', '.js', '.json', '.yaml')]
+    assert {'page.html', 'bench_v1.json', 'runs.yaml'} <= {path.name for path in files}
+    missing = [path for path in files
+               if not any(Path(folder, path).is_file() for folder in wm_ros.__path__)]
+    assert missing == []
 
 
 def test_the_executable_starts_without_an_activated_environment(tmp_path):

@@ -13,7 +13,7 @@ from wm_ros.cli.environment import child_environment
 
 REPO = Path(__file__).resolve().parent.parent
 SOURCES = ('package.xml', 'CMakeLists.txt', 'LICENSE', 'msg', 'wm_ros', 'scripts', 'launch',
-           'params', 'rviz', 'models')
+           'params', 'rviz', 'foxglove', 'models')
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec('colcon_ros') is None, reason='colcon is not installed here')
@@ -49,4 +49,7 @@ def test_colcon_builds_a_workspace_that_runs(tmp_path, option):
     assert module.startswith(str(tmp_path / 'install'))
     assert params == str(tmp_path / 'install' / 'wm_ros' / 'share' / 'wm_ros' / 'params')
     assert source == '0'
+    for wanted in ('train/runs.yaml', 'evaluate/bench_v1.json', 'evaluate/page/page.html'):
+        assert (Path(module).parent / wanted).is_file()
+    assert (Path(params).parent / 'foxglove' / 'world_model.json').is_file()
     assert os.access(tmp_path / 'install' / 'wm_ros' / 'lib' / 'wm_ros' / 'world_model', os.X_OK)
