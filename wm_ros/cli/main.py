@@ -1,8 +1,9 @@
 """
 The `wm_ros` command: one file a sub-command in this folder.
 
-Each file has `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. Only the file of the
-sub-command that was asked for is imported, so that `--help` costs nothing.
+Each file has `add_arguments(parser)` and `run(arguments) -> int`; its line of the help is in
+`COMMANDS`. Only the file of the sub-command that was asked for is imported, so that `--help` costs
+nothing.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY = 'nav_msgs/msg/Odometry'
-TRANSFORMS = 'tf2_msgs/msg/TFMessage'
 AGENTS = 'wm_ros/msg/AgentForecastArray'
 
 TRUTH_TOPIC = '/truth/agents'

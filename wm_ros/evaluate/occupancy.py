@@ -20,8 +20,6 @@ from wm_ros.types import HORIZON_STEPS, OUTPUT_GRID, TIME_STEP_S, Truth
 STEPS = HORIZON_STEPS + 1
 #: FIERY's two extents (Hu et al., ICCV 2021): side lengths in metres around the vehicle.
 EXTENTS_M = {'near': 30.0, 'far': 100.0}
-#: Steps of 0, 1, 2 and 3 s.
-REPORTED_STEPS = {'0': 0, '1': 2, '2': 4, '3': 6}
 UNOBSERVED = 255
 OCCUPIED_FROM = 127  # round(254 * 0.5)
 ECE_BINS = 15
