@@ -105,7 +105,8 @@ def test_the_least_time_is_that_of_the_slower_of_compute_and_memory():
     assert roofline.seconds_here(work, 'bf16+i8', limits) == pytest.approx(0.015)
     assert roofline.seconds_here(work, 'f32', limits) == pytest.approx(0.05)
     assert roofline.seconds_here(work, 'i8', {**limits, 'memory': 0.01}) == pytest.approx(0.2)
-    platform = roofline.Platform('p', 400.0, 200.0, 1.0, 'made up')
+    platform = roofline.Platform('p', *(roofline.Peak(rate, 'made up')
+                                        for rate in (400.0, 200.0, 1.0)))
     assert roofline.seconds_on(work, platform) == pytest.approx((0.015, 0.05))
 
 
@@ -170,6 +171,10 @@ def test_bounds_for_other_hardware_are_marked_and_need_no_run(capsys):
     assert cli.main(['bench', '--roofline']) == 0
     text = capsys.readouterr().out
     assert 'estimate, not measured' in text and 'Orin NX' in text and 'Sources' in text
+    for platform in roofline.PLATFORMS:     # beside each number, where it comes from
+        for peak in (platform.int8, platform.float16, platform.memory):
+            assert f': {peak.source}\n' in text
+            assert '](http' in peak.source or peak.source.startswith('assumed')
 
 
 @pytest.mark.parametrize('arguments, named', [

@@ -86,14 +86,18 @@ def platforms(artifact: Artifact, cameras: int = 6) -> str:
     rows = []
     for platform in roofline.PLATFORMS:
         bounds = {graph: roofline.seconds_on(work, platform) for graph, work in works.items()}
-        rows.append([platform.name, f'{platform.int8 / 1e3:g}, {platform.float16 / 1e3:g}',
-                     f'{platform.memory:g}',
+        rows.append([platform.name,
+                     f'{platform.int8.rate / 1e3:g}, {platform.float16.rate / 1e3:g}',
+                     f'{platform.memory.rate:g}',
                      *(f'{1e3 * least:.2f} to {1e3 * most:.2f}' for least, most in
                        bounds.values()),
                      ' to '.join(f'{1e3 * sum(column):.2f}' for column in
                                  zip(*bounds.values(), strict=True))])
-    sources = '\n'.join(f'- {platform.name}: {platform.source}' for platform in
-                        roofline.PLATFORMS)
+    sources = '\n'.join(f'- {platform.name}\n'
+                        f'  - INT8 {platform.int8.rate / 1e3:g}: {platform.int8.source}\n'
+                        f'  - FP16 {platform.float16.rate / 1e3:g}: {platform.float16.source}\n'
+                        f'  - GB/s {platform.memory.rate:g}: {platform.memory.source}'
+                        for platform in roofline.PLATFORMS)
     return (markdown(['estimate, not measured', 'dense INT8, FP16 TOPS', 'GB/s',
                       *(f'{graph} ms' for graph in works), 'all ms'], rows)
             + f'\n\n{cameras} cameras, model {artifact.hash[:12]}. Sources of the peaks:\n\n'
