@@ -59,12 +59,13 @@ class CheckpointBackend:
                 return {'memory': memory[0].numpy(), 'skip': skip[0].numpy()}
             if graph == 'fold':
                 return {'latent': self._model.fold(**given)}
-            outputs = [self._model.rollout(**{**given, 'plans': plan})
-                       for plan in given['plans'][0].split(1)]
+            plans = given['plans'][0]
+            out = self._model.rollout(**{
+                name: value if name == 'skip' else value.expand(len(plans), *value.shape[1:])
+                for name, value in {**given, 'plans': plans}.items()})
             # What lies there now is the same under every plan.
-            return {name: (outputs[0][name][0] if name in ('road', 'observed') else
-                           torch.cat([out[name] for out in outputs])).float().numpy()
-                    for name in self._names}
+            return {name: (out[name][0] if name in ('road', 'observed') else out[name])
+                    .float().numpy() for name in self._names}
 
     def close(self) -> None:
         """Nothing to free."""
