@@ -61,7 +61,7 @@ class CheckpointBackend:
                 return {'latent': self._model.fold(**given)}
             plans = given['plans'][0]
             out = self._model.rollout(**{
-                name: value if name == 'skip' else value.expand(len(plans), *value.shape[1:])
+                name: value if name == 'skip' else _repeated(value, len(plans))
                 for name, value in {**given, 'plans': plans}.items()})
             # What lies there now is the same under every plan.
             return {name: (out[name][0] if name in ('road', 'observed') else out[name])
@@ -69,3 +69,10 @@ class CheckpointBackend:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _repeated(value: Any, count: int) -> Any:
+    """Return one window's input, or a teacher's several of them, for `count` plans."""
+    if isinstance(value, tuple):
+        return type(value)(*(_repeated(part, count) for part in value))
+    return value.expand(count, *value.shape[1:])
