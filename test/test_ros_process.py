@@ -114,7 +114,7 @@ def test_bad_files_leave_a_process_that_says_so_and_still_ends(process, tmp_path
 
 
 def test_only_this_folder_imports_ros():
-    """DESIGN: only wm_ros/ros imports ROS, so that replay and evaluation run without it."""
+    """Only wm_ros/ros imports ROS, so that replay and evaluation run without it."""
     import ast
     root = Path(__file__).resolve().parent.parent / 'wm_ros'
     ros = ('rclpy', 'sensor_msgs', 'nav_msgs', 'geometry_msgs', 'std_msgs', 'diagnostic_msgs',

@@ -46,9 +46,9 @@ class ModelConfig:
 
 
 PRESETS = {
-    # What two CPU cores train in two hours.
+    # What two CPU cores train in an hour and a half.
     'small': ModelConfig(),
-    # For an accelerator: the sizes that DESIGN's budget allows on two CPU cores in INT8.
+    # For an accelerator: a deeper encoder, wider and deeper dynamics.
     'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8,
                         agent_dim=192),
     # What students are distilled from: a larger encoder, and `teacher-small` on two CPU cores.
