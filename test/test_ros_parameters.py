@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wm_ros.ros import parameters
+from wm_ros.ros import loading, parameters
 from wm_ros.runtime.backend import BACKENDS
 from wm_ros.share import share_path
 
@@ -75,6 +75,34 @@ def test_the_readme_holds_the_table():
 
 def test_backends_are_those_that_can_be_created():
     assert parameters.BY_NAME['backend'].choices == ('auto', *BACKENDS)
+
+
+def test_options_of_a_backend_are_yaml_beside_its_name():
+    def options(backend, text):
+        return loading.backend_options(parameters.settings_from(
+            {'backend': backend, 'backend_options': text}))
+
+    assert options('auto', '') == {}
+    assert options('tensorrt', '{cache: /data/engines, build: false}') == {
+        'cache': '/data/engines', 'build': False}
+    for backend, text, found in (('auto', '{device: CPU}', "by name beside it, got 'auto'"),
+                                 ('openvino', 'device', "got 'device'"),
+                                 ('openvino', '{device: ', 'no YAML')):
+        with pytest.raises(ValueError, match=f'^parameter backend_options: .*{found}'):
+            options(backend, text)
+
+
+def test_options_of_the_overlays_are_of_their_backends():
+    seen = 0
+    for path in share_path('params').glob('*.yaml'):
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))['/**']['ros__parameters']
+        options = loading.backend_options(parameters.settings_from(values))
+        if options:
+            choice = BACKENDS[values['backend']]
+            known = getattr(pytest.importorskip(choice.module), choice.cls).OPTIONS
+            assert set(options) <= set(known), path
+            seen += 1
+    assert seen
 
 
 def test_one_transport_for_all_or_one_each():

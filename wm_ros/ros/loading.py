@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.rig import load_rig
@@ -47,6 +49,22 @@ def artifact_path(settings: Settings) -> Path:
                          f'model is installed: {err}') from err
 
 
+def backend_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the backend; raise ValueError where they are none."""
+    if not settings.backend_options:
+        return {}
+    if settings.backend == 'auto':
+        raise ValueError("parameter backend_options: want a backend by name beside it, got 'auto'")
+    try:
+        options = yaml.safe_load(settings.backend_options)
+    except yaml.YAMLError as err:
+        raise ValueError(f'parameter backend_options: no YAML: {err}') from err
+    if not isinstance(options, dict):
+        raise ValueError('parameter backend_options: want YAML such as {cache: /data/engines}, '
+                         f'got {settings.backend_options!r}')
+    return options
+
+
 def predictor_settings(settings: Settings) -> PredictorSettings:
     """Return the parameters that are the predictor's."""
     score = settings.score_threshold
@@ -70,7 +88,8 @@ class Engine:
         log(f'artifact {self.artifact.hash[:12]} is whole; compiling for {len(rig)} cameras')
         began = clock_ns()
         self.backend: Backend = create_backend(
-            settings.backend, self.artifact, len(rig), threads=settings.threads, log=log)
+            settings.backend, self.artifact, len(rig), threads=settings.threads,
+            options=backend_options(settings), log=log)
         try:
             log(f'compiled and warm after {(clock_ns() - began) / 1e6:.0f} ms')
             self._predictor = Predictor(self.artifact, self.backend, rig,

@@ -72,6 +72,8 @@ PARAMETERS = (
     Declaration('backend', 'auto',
                 'Inference library; auto takes the best one installed.',
                 choices=('auto', 'openvino', 'onnxruntime', 'tensorrt', 'pytorch')),
+    Declaration('backend_options', '',
+                'Options of the backend that is named, as YAML: docs/backends.md lists them.'),
     Declaration('threads', 2,
                 'Threads of the inference library; 0 lets it choose.', minimum=0, maximum=256),
     # Cameras.
@@ -157,6 +159,7 @@ class Settings:
     autostart: bool
     artifact: str
     backend: str
+    backend_options: str
     threads: int
     rig_file: str
     cameras: tuple[str, ...]
