@@ -65,5 +65,5 @@ def make_run(folder, clips=3, seed=0, preset='tiny'):
         save_model(trainer, folder / f'{name}.safetensors', notes)
     for name in ('frame_model', 'model'):
         save_model(trainer.model, folder / f'{name}.safetensors', {'stage': name})
-    (folder / 'settings.json').write_text('{"preset": "tiny", "call_minutes": 1.0}')
+    (folder / 'settings.json').write_text('{"window": {"preset": "tiny", "call_minutes": 1.0}}')
     return folder

@@ -61,7 +61,8 @@ def training_notes(folder: Path, weights: str) -> dict[str, Any]:
     from wm_ros.train.loop import notes_of
 
     settings = json.loads((folder / 'settings.json').read_text())
-    del settings['call_minutes']    # how a run was cut into calls; infinite is no JSON either
+    for stage in settings.values():
+        del stage['call_minutes']   # how a run was cut into calls; infinite is no JSON either
     stages = ['frame', 'window']
     if weights == 'quantized':
         stages += ['quantize_encoder', 'quantize_dynamics']

@@ -49,11 +49,13 @@ def train(folder: Path, settings: Settings) -> Path:
     return window_stage(folder, settings)
 
 
-def begin(folder: Path, settings: Settings, world: World) -> None:
-    """Fix the seed and leave the settings beside what they made."""
+def begin(folder: Path, settings: Settings, world: World, stage: str) -> None:
+    """Fix the seed and leave the settings beside what they made, a stage."""
     folder.mkdir(parents=True, exist_ok=True)
     if world.rank == 0:
-        (folder / 'settings.json').write_text(json.dumps(asdict(settings), indent=1) + '\n')
+        path = folder / 'settings.json'
+        stages = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**stages, stage: asdict(settings)}, indent=1) + '\n')
         for name in ('frames', 'drives') if settings.clips else ():
             if not (folder / name).exists():
                 (folder / name).symlink_to((Path(settings.clips) / name).resolve())
@@ -64,7 +66,7 @@ def begin(folder: Path, settings: Settings, world: World) -> None:
 
 def render(folder: Path, settings: Settings) -> Path:
     """Render the clips of both stages ahead, frames first; return the folder."""
-    begin(folder, settings, World())
+    begin(folder, settings, World(), 'render')
     for name, setup, seeds in (('frames', frame_setup, frame_seeds(settings)),
                                ('drives', drive_setup, window_seeds(settings))):
         for process in produce(ClipStore(folder / name).folder, setup, seeds, settings.workers):
@@ -77,7 +79,7 @@ def frame_stage(folder: Path, settings: Settings,
     """Learn single frames while workers render; return the checkpoint."""
     path = folder / 'frame_model.safetensors'
     with joined(settings.device) as world:
-        begin(folder, settings, world)
+        begin(folder, settings, world, 'frame')
         store = ClipStore(folder / 'frames')
         trainer = make(PRESETS[settings.preset])
         with workers(store, frame_setup, frame_seeds(settings), settings, world):
@@ -98,7 +100,7 @@ def window_stage(folder: Path, settings: Settings,
     """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
     path = folder / 'model.safetensors'
     with joined(settings.device) as world:
-        begin(folder, settings, world)
+        begin(folder, settings, world, 'window')
         store = store or ClipStore(folder / 'windows')
         if world.rank == 0:
             write_encoder(folder, settings.encode)
