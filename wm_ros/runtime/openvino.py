@@ -27,14 +27,14 @@ class OpenVinoBackend(GraphBackend):
     """
     Runs each graph as one compiled model with its own buffers.
 
-    Options: `device` ('CPU'), `encode_precision` ('f32'), `fold_precision`, `rollout_precision`
+    Options: `device` ('CPU'), `encode_precision` and `fold_precision` ('f32'), `rollout_precision`
     ('auto'): what operations outside the quantised ones run in, 'f32', 'bf16' or 'f16'; 'auto' is
     bf16 where the device has it, else f32, as for a graph exported in float32. Where the fold
-    looks into its maps is always f32.
+    looks into its maps is always f32; the rest of it in bf16 is no faster and takes 35 MB.
     """
 
     name = 'openvino'
-    OPTIONS = {'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'auto',
+    OPTIONS = {'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'f32',
                'rollout_precision': 'auto'}
 
     def prepare(self, artifact: Artifact) -> None:
