@@ -20,7 +20,7 @@ from zlib import crc32
 
 import lz4.frame
 
-from wm_ros.data.stored import Channel, StorageError
+from wm_ros.data.stored import Channel, Contents, StorageError
 
 try:
     from compression import zstd
@@ -64,7 +64,7 @@ class _Chunks:
                       key=lambda i: (self.first_ns[i], self.offsets[i]))
 
 
-class McapFile:
+class McapFile(Contents):
     """
     One open mcap file; a context manager.
 
@@ -75,10 +75,8 @@ class McapFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.channels: dict[int, Channel] = {}
+        super().__init__()
         self.problems: list[str] = []
-        self.start_ns: int | None = None
-        self.end_ns: int | None = None
         self._schemas: dict[int, tuple[str, str]] = {}
         self._chunks = _Chunks()
         self._loose = False     # messages outside of chunks
@@ -206,15 +204,6 @@ class McapFile:
             self._count(number, time_ns)
         if times:
             self._chunks.add(offset, min(times), max(times), frozenset(numbers))
-
-    def _count(self, number: int, time_ns: int) -> None:
-        if number in self.channels:
-            self.channels[number].count += 1
-            self._span(time_ns, time_ns)
-
-    def _span(self, first_ns: int, last_ns: int) -> None:
-        self.start_ns = first_ns if self.start_ns is None else min(self.start_ns, first_ns)
-        self.end_ns = last_ns if self.end_ns is None else max(self.end_ns, last_ns)
 
     def _learn(self, code: int, data: bytes) -> None:
         """Take a schema or a channel; anything else says nothing here."""

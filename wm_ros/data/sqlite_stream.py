@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from wm_ros.data.stored import Channel, StorageError
+from wm_ros.data.stored import Channel, Contents, StorageError
 
 
-class SqliteFile:
+class SqliteFile(Contents):
     """
     One open .db3 file; the same members as `wm_ros.data.mcap_stream.McapFile`.
 
@@ -27,10 +27,8 @@ class SqliteFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.channels: dict[int, Channel] = {}
+        super().__init__()
         self.problems: list[str] = []
-        self.start_ns: int | None = None
-        self.end_ns: int | None = None
         self._cut = self._is_cut()
         # Immutable: neither a lock nor a journal is looked for, so a read-only disk will do. A
         # write-ahead log beside it holds messages of its own.
@@ -94,15 +92,6 @@ class SqliteFile:
             if number in self.channels:
                 self.channels[number].count = count
                 self._span(first, last)
-
-    def _count(self, number: int, time_ns: int) -> None:
-        if number in self.channels:
-            self.channels[number].count += 1
-            self._span(time_ns, time_ns)
-
-    def _span(self, first_ns: int, last_ns: int) -> None:
-        self.start_ns = first_ns if self.start_ns is None else min(self.start_ns, first_ns)
-        self.end_ns = last_ns if self.end_ns is None else max(self.end_ns, last_ns)
 
     def messages(self, numbers: set[int], start_ns: int | None = None,
                  stop_ns: int | None = None) -> Iterator[tuple[int, int, bytes]]:

@@ -32,3 +32,21 @@ class Channel:
         words = self.qos.replace('"', '').split()
         pairs = list(zip(words, words[1:], strict=False))
         return ('durability:', '1') in pairs or ('durability:', 'transient_local') in pairs
+
+
+class Contents:
+    """What a file holds: `channels` by number, and the times (ns) of its first and last message."""
+
+    def __init__(self) -> None:
+        self.channels: dict[int, Channel] = {}
+        self.start_ns: int | None = None
+        self.end_ns: int | None = None
+
+    def _count(self, number: int, time_ns: int) -> None:
+        if number in self.channels:
+            self.channels[number].count += 1
+            self._span(time_ns, time_ns)
+
+    def _span(self, first_ns: int, last_ns: int) -> None:
+        self.start_ns = first_ns if self.start_ns is None else min(self.start_ns, first_ns)
+        self.end_ns = last_ns if self.end_ns is None else max(self.end_ns, last_ns)
