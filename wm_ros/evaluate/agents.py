@@ -260,12 +260,13 @@ def agent_scores(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
-def count_scores(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
+def found_by(detections: Detections,
+             truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Return `scores` (2, bins): detections within 30 m by score, invented ones and right ones.
+    Return what each of D detections found, greedily by score.
 
-    Those that found only an agent that is not visible are left out. Greedy matching by score
-    makes every bin what it would be under any threshold below it.
+    `partner` (D,) the row of the truth or -1, `place` (D, 2) where it counts: the partner's
+    place, else its own, metres; `right` (D,) whether the partner is visible.
     """
     partner = match(detections.poses[:, :2], detections.scores, truth.poses[:, :2],
                     truth.visible)
@@ -273,6 +274,17 @@ def count_scores(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
     place[partner >= 0] = truth.poses[partner[partner >= 0], :2]
     right = np.zeros(len(detections), dtype=bool)
     right[partner >= 0] = truth.visible[partner[partner >= 0]]
+    return partner, place, right
+
+
+def count_scores(detections: Detections, truth: Truth) -> dict[str, np.ndarray]:
+    """
+    Return `scores` (2, bins): detections within 30 m by score, invented ones and right ones.
+
+    Those that found only an agent that is not visible are left out. Greedy matching by score
+    makes every bin what it would be under any threshold below it.
+    """
+    partner, place, right = found_by(detections, truth)
     near = in_range(place, RANGES_M[0])
     bins = np.minimum((detections.scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
     return {'scores': np.array([np.bincount(bins[which], minlength=SCORE_BINS) for which in

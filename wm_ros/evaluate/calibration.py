@@ -11,7 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from wm_ros.evaluate import metrics
-from wm_ros.evaluate.agents import HORIZON_WAYPOINTS, RANGES_M, Detections, in_range, match
+from wm_ros.evaluate.agents import (
+    HORIZON_WAYPOINTS,
+    RANGES_M,
+    Detections,
+    found_by,
+    in_range,
+)
 from wm_ros.types import Truth
 
 LEVELS = (0.5, 0.9)
@@ -66,12 +72,7 @@ def count_calibration(detections: Detections, truth: Truth) -> dict[str, np.ndar
     `covered` (levels, horizons) and `covered_of` (horizons,) over found agents whose pose at that
     horizon is known. Detections of agents that are not visible are left out.
     """
-    partner = match(detections.poses[:, :2], detections.scores, truth.poses[:, :2],
-                    truth.visible)
-    place = detections.poses[:, :2].copy()
-    place[partner >= 0] = truth.poses[partner[partner >= 0], :2]
-    right = np.zeros(len(detections), dtype=bool)
-    right[partner >= 0] = truth.visible[partner[partner >= 0]]
+    partner, place, right = found_by(detections, truth)
     judged = in_range(place, RANGES_M[0]) & (right | (partner < 0))
 
     score, outcome = detections.scores[judged], right[judged].astype(np.float64)
