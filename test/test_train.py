@@ -45,21 +45,21 @@ def test_targets_are_the_raster_of_the_truth():
 def test_centre_is_one_in_the_cell_of_each_visible_agent_and_free_near_hidden_ones():
     truth = make_truth([[10.2, 5.1, 0.0], [-20.0, 0.0, 0.0]], visible=[True, False])
     agents = tensors(truth)['agents']
-    heat, weight = targets.centre_heat(agents)
-    row, col = int((5.1 + 50) / 0.625), int((10.2 + 50) / 0.625)
+    heat, weight = targets.centre_heat(agents, 320)
+    row, col = int((5.1 + 50) / 0.3125), int((10.2 + 50) / 0.3125)
     assert heat[0, row, col] == 1.0
     assert (heat == 1.0).sum() == 1
-    hidden_row, hidden_col = int(50 / 0.625), int(30 / 0.625)
+    hidden_row, hidden_col = int(50 / 0.3125), int(30 / 0.3125)
     assert weight[0, hidden_row, hidden_col] == 0.0
     assert weight[0, row, col] == 1.0 and weight[0, 5, 5] == 1.0
 
 
 def test_two_people_side_by_side_are_two_peaks():
-    truth = make_truth([[10.0, 5.0, 0.0], [10.0, 6.3, 0.0]], sizes=[[0.5, 0.6, 1.7]] * 2)
-    heat, _ = targets.centre_heat(tensors(truth)['agents'])
+    truth = make_truth([[10.0, 5.0, 0.0], [10.4, 5.9, 0.0]], sizes=[[0.5, 0.6, 1.7]] * 2)
+    heat, _ = targets.centre_heat(tensors(truth)['agents'], 320)
     score, cells = peaks(torch.logit(heat.clamp(1e-3, 0.999)), 3)
     assert (score[0, :2] > 0.99).all() and score[0, 2] < 0.1
-    rows = torch.div(cells[0, :2], 160, rounding_mode='floor').sort().values
+    rows = torch.div(cells[0, :2], 320, rounding_mode='floor').sort().values
     assert rows[1] - rows[0] == 2
 
 

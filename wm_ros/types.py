@@ -95,9 +95,12 @@ class BevGrid:
 OUTPUT_GRID = BevGrid(-50.0, -50.0, 0.5, 200, 200)
 #: What the image features are lifted to and warped on: 1.25 m, finer than the 2 m limit.
 FEATURE_GRID = BevGrid(-50.0, -50.0, 1.25, 80, 80)
-#: Where agents' centres are looked for. On the feature grid two people a metre apart would be one
-#: peak: nearly half of all pedestrians have a neighbour in the same or the next cell of it.
-CENTRE_GRID = BevGrid(-50.0, -50.0, 0.625, 160, 160)
+
+
+def centre_grid(rows: int) -> BevGrid:
+    """Return the grid of `rows` x `rows` cells over the feature grid's ground."""
+    return BevGrid(FEATURE_GRID.x_min_m, FEATURE_GRID.y_min_m,
+                   FEATURE_GRID.cell_m * FEATURE_GRID.rows / rows, rows, rows)
 
 
 class ImageForm(IntEnum):

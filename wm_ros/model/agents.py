@@ -12,29 +12,41 @@ from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.runtime.contract import MAX_AGENTS
 from wm_ros.types import (
     AGENT_CLASSES,
-    CENTRE_GRID,
     FEATURE_GRID,
     HORIZON_STEPS,
     MODES,
     TIME_STEP_S,
+    centre_grid,
 )
 
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
-#: Cells of the centre grid a cell of the feature grid, along a side.
-SUB_CELLS = CENTRE_GRID.rows // FEATURE_GRID.rows
 
 
 def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return scores and cells (B, count) of the highest local maxima of centre logits (B, R, R).
+    Return scores and cells (B, count) of the highest local maxima of centre logits (B, S, S).
 
-    A cell is a maximum when nothing in its 3x3 neighbourhood is higher; cells are flat indices.
+    A cell is a maximum when nothing within about 0.6 m of it is higher; cells are flat indices.
     """
     heat = torch.sigmoid(centre)[:, None]
     highest = F.max_pool2d(heat, 3, stride=1, padding=1)
+    fine = centre.shape[-1] > 2 * FEATURE_GRID.cols
+    if fine:    # cells of 0.31 m: the two cells next to it on each side too, which makes a disc
+        for length in ((1, 5), (5, 1)):
+            padding = (length[0] // 2, length[1] // 2)
+            highest = torch.maximum(highest, F.max_pool2d(heat, length, 1, padding))
     heat = heat * (heat >= highest)  # a product: `zeros_like` would fix the exported batch
-    return torch.topk(heat.flatten(1), count, dim=1)
+    if not fine:
+        return torch.topk(heat.flatten(1), count, dim=1)
+    # Of four cells in a square one at most is a maximum: a quarter of the places to sort.
+    half = centre.shape[-1] // 2
+    best, which = F.pixel_unshuffle(heat, 2).max(1)                          # (B, S/2, S/2)
+    score, square = torch.topk(best.flatten(1), count, dim=1)
+    which = which.flatten(1).gather(1, square)
+    row = 2 * torch.div(square, half, rounding_mode='floor') + torch.div(which, 2,
+                                                                         rounding_mode='floor')
+    return score, row * (2 * half) + 2 * (square % half) + which % 2
 
 
 class Attention(nn.Module):
@@ -66,8 +78,10 @@ class Attention(nn.Module):
 class AgentDecoder(nn.Module):
     """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
 
-    def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int):
+    def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int,
+                 centre_cells: int):
         super().__init__()
+        self.centre_cells, self.grid = centre_cells, centre_grid(FEATURE_GRID.rows * centre_cells)
         self.from_map = nn.Linear(9 * now_channels, agent_dim)
         self.from_token = nn.Linear(dim, agent_dim)
         self.from_place = nn.Linear(4, agent_dim)
@@ -86,7 +100,7 @@ class AgentDecoder(nn.Module):
         # short training until they are plausible.
         nn.init.normal_(self.mode[-1].weight, std=0.01)
         nn.init.zeros_(self.mode[-1].bias)
-        self.register_buffer('cells_m', torch.as_tensor(CENTRE_GRID.centres_m()).reshape(-1, 2),
+        self.register_buffer('cells_m', torch.as_tensor(self.grid.centres_m()).reshape(-1, 2),
                              persistent=False)
         time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, dtype=torch.float32)
         self.register_buffer('time_s', time, persistent=False)
@@ -96,11 +110,11 @@ class AgentDecoder(nn.Module):
         """
         Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
-        Cells are flat indices of `CENTRE_GRID`. `score` (B, A) is the centre probability, `bias`
+        Cells are flat indices of the centre grid. `score` (B, A) is the centre probability, `bias`
         (B, 1, 1, A) masks padding. Returns the `agent_*`, `mode_logits`, `trajectories` and
         `trajectory_spread` rows of the contract.
         """
-        rows, cols = CENTRE_GRID.shape
+        rows, cols = self.grid.shape
         patch = rows // TOKEN_ROWS
         row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
         around = self.neighbourhood(now, row, col)
@@ -134,15 +148,15 @@ class AgentDecoder(nn.Module):
     def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
                       col: torch.Tensor) -> torch.Tensor:
         """
-        Gather the 3x3 cells of `now` around each row and column (B, A) of `CENTRE_GRID`.
+        Gather the 3x3 cells of `now` around each row and column (B, A) of the centre grid.
 
         Returns (B, A, 9 * C); outside the map is zero.
         """
         padded = F.pad(now, (1, 1, 1, 1)).flatten(2).transpose(1, 2)  # (B, (R+2)^2, C)
         wide = FEATURE_GRID.cols + 2
         offsets = [dy * wide + dx for dy in range(3) for dx in range(3)]
-        corner = (torch.div(row, SUB_CELLS, rounding_mode='floor') * wide
-                  + torch.div(col, SUB_CELLS, rounding_mode='floor'))
+        corner = (torch.div(row, self.centre_cells, rounding_mode='floor') * wide
+                  + torch.div(col, self.centre_cells, rounding_mode='floor'))
         return torch.cat([gather_rows(padded, corner + offset) for offset in offsets], -1)
 
     def heads(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:

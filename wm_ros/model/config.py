@@ -27,6 +27,9 @@ class ModelConfig:
     anchors: int = 32               # global tokens
     block: int = 32                 # queries a block; each sees 3 blocks and all anchors
     decoder_channels: int = 32      # of a step's 1.25 m map
+    # Centres are looked for on cells so many times finer than 1.25 m. On cells of 0.625 m two
+    # people a metre apart are one peak half of the time, and people are two agents in five.
+    centre_cells: int = 4
     agent_dim: int = 128
     agent_layers: int = 2
     teacher: bool = False           # dense attention over all frames' tokens, no bottleneck
@@ -41,6 +44,7 @@ class ModelConfig:
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
+        fields = {'centre_cells': 2, **fields}      # what models had before there was a choice
         return cls(**{key: tuple(value) if isinstance(value, list) else value
                       for key, value in fields.items()})
 

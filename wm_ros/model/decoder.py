@@ -21,10 +21,10 @@ class Decoder(nn.Module):
     every step; what moved, and where to, comes from the state of that step.
     """
 
-    def __init__(self, dim: int, skip_channels: int, channels: int):
+    def __init__(self, dim: int, skip_channels: int, channels: int, centre_cells: int):
         super().__init__()
         self.patch = FEATURE_GRID.rows // TOKEN_ROWS
-        self.channels = channels
+        self.channels, self.centre_cells = channels, centre_cells
         self.now_channels = channels + 16
         self.raise_tokens = nn.Linear(dim, channels * self.patch ** 2)
         self.skip = nn.Conv2d(skip_channels, channels, 1)
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         self.occupancy = nn.Conv2d(channels, 4 * 3, 1)      # occupancy, flow x, y; 2x2 sub-cells
         self.now = nn.Sequential(NormedConv(skip_channels + channels, self.now_channels),
                                  NormedConv(self.now_channels, self.now_channels))
-        self.centre = nn.Conv2d(self.now_channels, 4, 1)    # 2x2 sub-cells
+        self.centre = nn.Conv2d(self.now_channels, centre_cells ** 2, 1)    # sub-cells
         self.ground = nn.Conv2d(self.now_channels, 4 * (len(ROAD_LAYERS) + 1), 1)
         nn.init.constant_(self.centre.bias, -4.0)
         nn.init.constant_(self.occupancy.bias[:4], -3.0)
@@ -62,8 +62,8 @@ class Decoder(nn.Module):
         `chosen` are the steps of the states where they are not all seven; the first has to be 0.
 
         Returns `occupancy` (B, 7, Y, X) logits, `flow` (B, 7, 2, Y, X) metres backward, `road`
-        (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, 2R, 2R) logits of agent centres
-        on `CENTRE_GRID` and `now` (B, C, R, R), the map that agents are read from.
+        (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, S, S) logits of agent centres on
+        `centre_grid(S)` and `now` (B, C, R, R), the map that agents are read from.
         """
         batch, steps = states.shape[:2]
         maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""
         now = self.now(torch.cat([skip, raised], 1))
         ground = to_output_grid(self.ground(now))
-        return {'now': now, 'centre': F.pixel_shuffle(self.centre(now), 2)[:, 0],
+        return {'now': now, 'centre': F.pixel_shuffle(self.centre(now), self.centre_cells)[:, 0],
                 'road': ground[:, :-1], 'observed': ground[:, -1]}
 
 

@@ -31,9 +31,10 @@ class WorldModel(nn.Module):
         self.bottleneck = TemporalBottleneck(config.memory_channels, config.latent_dim)
         self.dynamics = Dynamics(config.latent_dim, config.dim, config.layers, config.heads,
                                  config.block, config.anchors)
-        self.decoder = Decoder(config.dim, config.skip_channels, config.decoder_channels)
+        self.decoder = Decoder(config.dim, config.skip_channels, config.decoder_channels,
+                               config.centre_cells)
         self.agents = AgentDecoder(config.dim, self.decoder.now_channels, config.agent_dim,
-                                   config.agent_layers)
+                                   config.agent_layers, config.centre_cells)
 
     def encode(self, images: torch.Tensor, lift_index: torch.Tensor,
                lift_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,13 +15,18 @@ LOSERS_SHARE = 0.05
 
 
 def centre_loss(logits: torch.Tensor, agents: torch.Tensor) -> torch.Tensor:
-    """Penalty-reduced focal loss on centre logits (B, R, R) (CenterNet, Zhou et al. 2019)."""
-    heat, weight = centre_heat(agents)
+    """
+    Penalty-reduced focal loss on centre logits (B, S, S) (CenterNet, Zhou et al. 2019).
+
+    Cells without a centre count by their area, so that a finer map weighs them no more.
+    """
+    heat, weight = centre_heat(agents, logits.shape[-1])
     p = torch.sigmoid(logits.float()).clamp(1e-4, 1 - 1e-4)
     peak = (heat == 1).float()
     found = -peak * (1 - p).square() * torch.log(p)
     empty = -(1 - peak) * weight * (1 - heat).pow(4) * p.square() * torch.log(1 - p)
-    return (found + empty).sum() / peak.sum().clamp_min(1.0)
+    area = (2 * FEATURE_GRID.rows / logits.shape[-1]) ** 2
+    return (found + area * empty).sum() / peak.sum().clamp_min(1.0)
 
 
 def occupancy_loss(logits: torch.Tensor, target: torch.Tensor,

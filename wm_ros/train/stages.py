@@ -24,7 +24,7 @@ from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train import losses, targets
 from wm_ros.train.store import ClipStore
-from wm_ros.types import CENTRE_GRID, FEATURE_GRID
+from wm_ros.types import FEATURE_GRID
 
 #: Peaks of the model's own that stand beside the true agents in training, as they will in use.
 EXTRA_QUERIES = 16
@@ -85,7 +85,7 @@ class FrameTrainer(nn.Module):
         self.config = config
         self.model = build_model(config)
         # The cached map must say by itself what is where: it is all that time will see.
-        self.memory_head = nn.Conv2d(config.memory_channels, 4 + 4, 1)
+        self.memory_head = nn.Conv2d(config.memory_channels, 4 + config.centre_cells ** 2, 1)
         self.occupancy_head = nn.Conv2d(self.model.decoder.now_channels, 4, 1)
         nn.init.constant_(self.memory_head.bias, -3.0)
         nn.init.constant_(self.occupancy_head.bias, -3.0)
@@ -104,7 +104,7 @@ class FrameTrainer(nn.Module):
         current = model.decoder.current(skip, blank)
         state = skip.new_zeros(skip.shape[0], TOKEN_ROWS ** 2, self.config.dim)
         use = targets.inside(agents) & (agents[..., 9] > 0)
-        cells = targets.agent_cells(agents)
+        cells = targets.agent_cells(agents, current['centre'].shape[-1])
         bias = torch.where(use, 0.0, -1e4)[:, None, None]
         score = torch.sigmoid(current['centre'].detach()).flatten(1).gather(1, cells)
         outputs = model.agents(current['now'], state, score, cells, bias.to(skip.dtype))
@@ -117,8 +117,9 @@ class FrameTrainer(nn.Module):
                                                batch['occupancy'], weight),
             'ground': losses.ground_loss(current['road'], current['observed'], batch['road'],
                                          batch['observed']),
-            'memory': 0.5 * losses.centre_loss(F.pixel_shuffle(from_memory[:, :4], 2)[:, 0], agents)
-            + 0.5 * losses.occupancy_loss(to_output_grid(from_memory[:, 4:]), batch['occupancy'],
+            'memory': 0.5 * losses.centre_loss(
+                F.pixel_shuffle(from_memory[:, 4:], self.config.centre_cells)[:, 0], agents)
+            + 0.5 * losses.occupancy_loss(to_output_grid(from_memory[:, :4]), batch['occupancy'],
                                           weight),
             'class': 0.3 * box['class'],
             'box': 0.5 * box['place'] + 0.3 * box['heading'] + 0.2 * box['size']}
@@ -207,17 +208,18 @@ def agent_queries(centre: torch.Tensor, agents: torch.Tensor) -> dict[str, torch
     """
     Return where agents are read in training: `cells` (B, A) and the attention `bias` (B, A).
 
-    The cells of the true agents, a cell off now and then as a detection is, then the peaks of
-    the centre logits (B, R, R), which stand beside them in use.
+    The cells of the true agents, 0.6 m off now and then as a detection is, then the peaks of
+    the centre logits (B, S, S), which stand beside them in use.
     """
     use = targets.inside(agents) & (agents[..., 9] > 0)
-    cells = targets.agent_cells(agents)
+    rows = centre.shape[-1]
+    cells = targets.agent_cells(agents, rows)
     _, extra = peaks(centre.float(), EXTRA_QUERIES)
     shift = torch.randint(0, 12, cells.shape, device=cells.device)
     step = torch.where(shift < 2, shift * 2 - 1, torch.zeros_like(shift))
-    step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * CENTRE_GRID.cols,
+    step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * rows,
                               torch.zeros_like(shift))
-    cells = (cells + step).clamp(0, CENTRE_GRID.rows * CENTRE_GRID.cols - 1)
+    cells = (cells + step * (rows // (2 * FEATURE_GRID.rows))).clamp(0, rows ** 2 - 1)
     bias = torch.cat([torch.where(use, 0.0, -1e4), use.new_zeros(extra.shape).float()], 1)
     return {'cells': torch.cat([cells, extra], 1), 'bias': bias}
 

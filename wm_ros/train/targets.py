@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from wm_ros.train.clips import FEATURE_STEP, window_motion
-from wm_ros.types import CENTRE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, WINDOW_FRAMES
+from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, WINDOW_FRAMES, centre_grid
 
 STEPS = HORIZON_STEPS + 1
 CELLS = OUTPUT_GRID.rows * OUTPUT_GRID.cols
+#: How far the Gaussian around a centre is drawn, and how far from a road user that is there but
+#: hidden a find is no mistake, in x and in y.
+REACH_M, HIDDEN_M = 3.75, 3.0
 
 
 def truth_targets(clip: dict[str, np.ndarray], i: int, steps: int) -> dict[str, np.ndarray]:
@@ -92,44 +97,51 @@ def collate(samples: list[dict[str, np.ndarray]], device: torch.device) -> dict[
     return on_device(stacked(samples), device)
 
 
-def centre_heat(agents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def centre_heat(agents: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the centre map (B, R, R) of visible agents on `CENTRE_GRID` and the weight of each cell.
+    Return the centre map (B, S, S) of visible agents on `rows` S and the weight of each cell.
 
     A Gaussian a visible agent with 1 at its cell (CenterNet, Zhou et al. 2019), wider for wider
     road users, so that two people side by side stay two peaks; cells within 3 m in x and y of an
     agent that is there but hidden have weight 0: finding it is no mistake.
     """
     agents = agents[:, :max(1, int(agents[..., 28].sum(1).max()))]           # rows in use
-    axis = torch.as_tensor(CENTRE_GRID.centres_m()[0, :, 0], device=agents.device)     # (R,)
-    sigma_m = (0.4 + 0.25 * agents[..., 4])[..., None]
-    dx, dy = (axis - agents[..., i, None] for i in (0, 1))                   # (B, A, R)
-    there, visible = agents[..., 28, None], agents[..., 9, None]
-    across = torch.exp(-dx.square() / (2 * sigma_m ** 2)) * there * visible
-    along = torch.exp(-dy.square() / (2 * sigma_m ** 2))
-    heat = along[..., :, None] * across[..., None, :]                        # (B, A, R, R)
-    cells = agent_cells(agents)
-    heat = heat.amax(1)
-    peak = ((agents[..., 9] * agents[..., 28]) > 0) & inside(agents)
-    flat = heat.flatten(1)
+    grid = centre_grid(rows)
+    there, visible = agents[..., 28] > 0, agents[..., 9] > 0
+    # Only the cells around each centre: beyond REACH_M nothing is left of a Gaussian.
+    reach = math.ceil(REACH_M / grid.cell_m)
+    steps = torch.arange(-reach, reach + 1, device=agents.device)
+    axes = []                                               # of x and y: place in cells, fall-off
+    for i, low in enumerate((grid.x_min_m, grid.y_min_m)):
+        cells = ((agents[..., i, None] - low) / grid.cell_m).floor() + steps  # (B, A, 2 * reach + 1)
+        offset_m = low + (cells + 0.5) * grid.cell_m - agents[..., i, None]
+        sigma_m = 0.25 + 0.3 * agents[..., 4, None]
+        fall = torch.exp(-offset_m.square() / (2 * sigma_m ** 2))
+        axes.append((cells.long(), fall * ((cells >= 0) & (cells < rows)), offset_m.abs()))
+    (col, across, dx), (row, along, dy) = axes
+    cell = (row.clamp(0, rows - 1)[..., :, None] * rows + col.clamp(0, rows - 1)[..., None, :])
+    heat = along[..., :, None] * across[..., None, :] * (there & visible)[..., None, None]
+    hidden = ((dy[..., :, None] < HIDDEN_M) & (dx[..., None, :] < HIDDEN_M)
+              & (there & ~visible)[..., None, None])
+    blank = heat.new_zeros(len(agents), rows * rows)
+    flat = blank.scatter_reduce(1, cell.flatten(1), heat.flatten(1), 'amax')
+    gone = blank.scatter_reduce(1, cell.flatten(1), hidden.flatten(1).float(), 'amax')
     # The cell that holds a centre is 1 exactly, wherever in the cell the centre lies.
-    flat = flat.scatter_reduce(1, cells, peak.float(), 'amax')
-    gone = (dx.abs() < 3.0) & (there > 0) & (visible == 0)
-    near = (dy.abs() < 3.0).float().transpose(1, 2) @ gone.float()
-    weight = (near == 0).float()
-    weight = torch.where(flat.reshape(heat.shape) > 0.3, torch.ones_like(weight), weight)
-    return flat.reshape(heat.shape), weight
+    peak = there & visible & inside(agents)
+    flat = flat.scatter_reduce(1, agent_cells(agents, rows), peak.float(), 'amax')
+    weight = torch.where(flat > 0.3, torch.ones_like(flat), 1.0 - gone)
+    return flat.unflatten(1, (rows, rows)), weight.unflatten(1, (rows, rows))
 
 
 def inside(agents: torch.Tensor) -> torch.Tensor:
     """Return which rows (B, A) lie on the feature grid."""
-    half = CENTRE_GRID.cell_m * CENTRE_GRID.rows / 2
+    half = -FEATURE_GRID.x_min_m
     return (agents[..., 0:2].abs() < half).all(-1) & (agents[..., 28] > 0)
 
 
-def agent_cells(agents: torch.Tensor) -> torch.Tensor:
-    """Return the flat cell of `CENTRE_GRID` (B, A) of each agent, clamped to the grid."""
-    rows, cols = CENTRE_GRID.shape
-    col = ((agents[..., 0] - CENTRE_GRID.x_min_m) / CENTRE_GRID.cell_m).floor().clamp(0, cols - 1)
-    row = ((agents[..., 1] - CENTRE_GRID.y_min_m) / CENTRE_GRID.cell_m).floor().clamp(0, rows - 1)
-    return (row * cols + col).long()
+def agent_cells(agents: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return the flat cell (B, A) of each agent on a centre grid of `rows`, clamped to it."""
+    grid = centre_grid(rows)
+    col, row = (((agents[..., i] - grid.x_min_m) / grid.cell_m).floor().clamp(0, rows - 1)
+                for i in (0, 1))
+    return (row * rows + col).long()
