@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 from wm_ros.train.clips import FEATURE_STEP, window_motion
-from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, OUTPUT_GRID, ROAD_LAYERS, WINDOW_FRAMES, centre_grid
+from wm_ros.types import (
+    FEATURE_GRID,
+    HORIZON_STEPS,
+    OUTPUT_GRID,
+    ROAD_LAYERS,
+    WINDOW_FRAMES,
+    centre_grid,
+)
 
 STEPS = HORIZON_STEPS + 1
 CELLS = OUTPUT_GRID.rows * OUTPUT_GRID.cols
@@ -113,7 +120,7 @@ def centre_heat(agents: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Te
     steps = torch.arange(-reach, reach + 1, device=agents.device)
     axes = []                                               # of x and y: place in cells, fall-off
     for i, low in enumerate((grid.x_min_m, grid.y_min_m)):
-        cells = ((agents[..., i, None] - low) / grid.cell_m).floor() + steps  # (B, A, 2 * reach + 1)
+        cells = ((agents[..., i, None] - low) / grid.cell_m).floor() + steps    # (B, A, W)
         offset_m = low + (cells + 0.5) * grid.cell_m - agents[..., i, None]
         sigma_m = 0.25 + 0.3 * agents[..., 4, None]
         fall = torch.exp(-offset_m.square() / (2 * sigma_m ** 2))
