@@ -87,10 +87,20 @@ class Bench:
         self.now = round(number * PERIOD)
         for name in RIG.names:
             if name not in skip:
-                msg = CompressedImage(data=np.frombuffer(jpeg(), np.uint8))
-                set_stamp(msg, START + self.now + (offsets or {}).get(name, 0))
-                self.pipeline.compressed(name, msg)
+                self.deliver([name], START + self.now + (offsets or {}).get(name, 0))
         self.settle()
+
+    def deliver(self, names, stamp_ns):
+        """Deliver pictures of these cameras now."""
+        for name in names:
+            msg = CompressedImage(data=np.frombuffer(jpeg(), np.uint8))
+            set_stamp(msg, stamp_ns)
+            self.pipeline.compressed(name, msg)
+
+    def values(self, name):
+        """Return the values of a diagnostic status."""
+        return next({pair.key: pair.value for pair in entry.values}
+                    for entry in self.pipeline.statuses() if entry.name == name)
 
     def wait(self, until_ns):
         """Let time pass in ticks of the node."""
@@ -141,6 +151,38 @@ def test_a_missing_camera_is_an_error_within_two_periods(bench):
     for number in (6, 7):
         b.send(number)
     assert b.level('camera_1') is Level.OK
+
+
+def test_a_pause_of_the_process_is_no_cameras_fault(bench):
+    """After it the ticks come first, then the messages that came meanwhile."""
+    b = bench()
+    b.send(0)
+    b.send(1, skip=['camera_2'])
+    b.now += 1000 * MS
+    b.pipeline.tick()
+    b.deliver(['camera_2'], START + PERIOD)
+    b.settle()
+    assert b.engine.sets[-1][:2] == (START + PERIOD, list(RIG.names))
+    b.send(12, skip=['camera_2'])   # while ticks go on, nobody is waited for that long
+    b.wait(b.now + 100 * MS)
+    assert b.engine.sets[-1][:2] == (START + 12 * PERIOD, ['camera_0', 'camera_1'])
+
+
+def test_diagnostics_count_every_set_that_is_not_forecast(bench):
+    b = bench()
+    for number in (0, 1, 2, 4, 5, 8, 9):
+        b.send(number)
+    found = b.values('window')
+    assert (found['sets_formed'], found['sets_used'], found['sets_skipped']) == ('7', '7', '3')
+    assert found['sets_flushed'] == found['sets_overtaken'] == '0'
+    inference = b.values('inference')
+    assert (inference['encoded'], inference['forecasts']) == ('7', '7')
+    b.now = 10 * PERIOD
+    b.deliver(['camera_0', 'camera_1'], START + b.now)
+    b.pipeline.flush('the clock jumped')        # the set that waits for its third picture goes too
+    b.settle()
+    assert b.values('window')['sets_flushed'] == '1'
+    assert b.values('inference')['encoded'] == '7'
 
 
 def test_pictures_are_decoded_while_their_set_waits(bench):

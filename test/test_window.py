@@ -361,6 +361,35 @@ def test_ready_sets_are_bounded_and_the_loss_is_counted():
     assert buffer.overruns == 16
 
 
+def counts(buffer):
+    return buffer.formed, buffer.used, buffer.skipped, buffer.overtaken
+
+
+def test_every_set_is_counted_by_what_became_of_it():
+    buffer = FrameBuffer(CAMERAS)
+    for item in stream(10, seconds=2.0):
+        if item.stamp_ns not in (5500 * MS, 5900 * MS, 6000 * MS):     # 1 and 2 sets lost
+            buffer.push(item, 0)
+    assert counts(buffer) == (17, 17, 3, 0)
+    fast = FrameBuffer(CAMERAS)
+    for item in stream(30, seconds=2.0):
+        fast.push(item, 0)
+    formed, used, skipped, overtaken = counts(fast)
+    assert (formed, skipped, overtaken) == (60, 0, 0) and used in (20, 21)
+
+
+def test_a_set_that_closes_after_a_newer_one_is_counted():
+    buffer = FrameBuffer(('front', 'left'), tolerance_ns=40 * MS, deadline_ns=60 * MS)
+    for i in range(5):      # left lies 30 ms behind
+        buffer.push(frame('front', 5000 + 100 * i), 0)
+        buffer.push(frame('left', 5030 + 100 * i), 0)
+    buffer.push(frame('front', 5420), 0)    # alone, and older than the newest left
+    for camera in ('left', 'front'):
+        buffer.push(frame(camera, 5500), 0)
+    assert [item.stamp_ns // MS for item in buffer.ready(0)] == [5030, 5130, 5230, 5330, 5430, 5500]
+    assert counts(buffer) == (7, 6, 0, 1)
+
+
 def test_pending_frames_are_bounded():
     buffer = FrameBuffer(CAMERAS, deadline_ns=10**12, jump_ahead_ns=10**13)
     results = [buffer.push(frame('front', 100 * i), 0) for i in range(200)]

@@ -200,6 +200,12 @@ class FrameBuffer:
         #: Number of flushes, and of sets dropped because nobody took them.
         self.flushes = 0
         self.overruns = 0
+        #: Sets that were formed, that were used (of fast cameras one a slot), and that closed after
+        #: a newer one was out; periods between two that were used in which none came.
+        self.formed = 0
+        self.used = 0
+        self.overtaken = 0
+        self.skipped = 0
         self._ready: deque[FrameSet] = deque()
         self._max_ready = max_ready
         self._forget()
@@ -353,6 +359,7 @@ class FrameBuffer:
         for camera in self.cameras:
             item = cluster.frames.get(camera)
             self._closed[camera] = item.frame.stamp_ns if item else cluster.end_ns
+        self.formed += 1
         whole = len(cluster.frames) == len(self.cameras)
         for used in self._thinning.push(cluster, whole):
             self._deliver(used)
@@ -361,6 +368,7 @@ class FrameBuffer:
         stamp, skipped = cluster.newest_ns, 0
         if self._last_ns is not None:
             if stamp <= self._last_ns:  # an older set closed late; the model's time only goes on
+                self.overtaken += 1
                 return
             interval = stamp - self._last_ns
             # One set a slot is uneven (50 to 150 ms at 20 Hz) around a period that is known.
@@ -373,4 +381,6 @@ class FrameBuffer:
         if len(self._ready) >= self._max_ready:
             self._ready.popleft()
             self.overruns += 1
+        self.used += 1
+        self.skipped += skipped
         self._ready.append(FrameSet(stamp, frames, skipped))

@@ -197,7 +197,16 @@ class WorldModelNode(LifecycleNode):
 
         from wm_ros.msg import EgoPlan
 
+        # An executor takes what is there in the order of subscription: the pictures last, so that
+        # what belongs to them is known when they come.
         pipeline = self.pipeline
+        if settings.camera_info != 'ignore':
+            for camera in cameras:
+                self._listen(CameraInfo, settings.camera_info_topic.format(camera=camera),
+                             functools.partial(pipeline.camera_info, camera))
+        if settings.odometry != 'ignore':
+            self._listen(Odometry, 'odometry', pipeline.odometry, depth=50)
+        self._listen(EgoPlan, '~/ego_plan', pipeline.ego_plan, depth=1)
         for camera in cameras:
             if settings.transport_of(camera, cameras) == 'raw':
                 self._listen(Image, settings.image_topic.format(camera=camera),
@@ -205,12 +214,6 @@ class WorldModelNode(LifecycleNode):
             else:
                 self._listen(CompressedImage, settings.compressed_topic.format(camera=camera),
                              functools.partial(pipeline.compressed, camera))
-            if settings.camera_info != 'ignore':
-                self._listen(CameraInfo, settings.camera_info_topic.format(camera=camera),
-                             functools.partial(pipeline.camera_info, camera))
-        if settings.odometry != 'ignore':
-            self._listen(Odometry, 'odometry', pipeline.odometry, depth=50)
-        self._listen(EgoPlan, '~/ego_plan', pipeline.ego_plan, depth=1)
 
     def _listen(self, message: type, topic: str, callback: Callable[[Any], None],
                 depth: int = 5) -> None:

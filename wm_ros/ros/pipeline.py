@@ -2,7 +2,9 @@
 From messages to forecasts: what the node does while it is active, with no ROS entity in it.
 
 Callbacks run in the executor's thread and only check, buffer and hand over; decoding and
-inference run in the worker's. The steady clock comes in as `clock_ns`.
+inference run in the worker's. The steady clock comes in as `clock_ns`. What a set waits for, it
+waits for while callbacks run: a process that stood still has messages to take, and the time until
+then is no camera's fault.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ ODOMETRY_SILENT_NS = 500 * MS
 #: first odometry: sets wait for those this long from the first one on, as many as the worker then
 #: takes at once.
 FIRST_WAIT_NS = 150 * MS
+#: A longer pause between two callbacks counts as this long: ticks come twice as often.
+AWAKE_STEP_NS = 40 * MS
 #: After this many failures in a row the node deactivates itself.
 MAX_FAILURES = 5
 #: What the frame buffer says about the stamps of a camera.
@@ -62,14 +66,17 @@ class Pipeline:
         self._clock_ns = clock_ns
         self._now_ns = now_ns
         self._publish = publish
+        self._seen_ns, self._awake_ns = clock_ns(), 0
         self._history = EgoHistory()
         self._odometry_ns: int | None = None
+        self._odometry_awake_ns = 0
         self._odometry_problem = Problem()
         self._plan: TimedPlan | None = None
         self._plan_problem = Problem()
         self._failures_in_a_row = 0
         self._recalibrated = True
         self._first_set_ns: int | None = None
+        self._flushed = 0
         self.last_failure = ''
         self._last: tuple[Forecast, int] | None = None
         self._reported = (0, 0)
@@ -99,6 +106,7 @@ class Pipeline:
         self._waiting.clear()
         self._last = None
         self._first_set_ns = None
+        self._flushed = 0
         self.fatal = ''
         self._failures_in_a_row = 0
         self.engine.reset('activated')
@@ -119,7 +127,7 @@ class Pipeline:
         """Forget all that came so far: the clock jumped."""
         if self.active:
             self._buffer.flush()
-            self._buffer.ready(self._clock_ns())
+            self._flushed += len(self._buffer.ready(self._awake())) + len(self._waiting)
             self._waiting.clear()
             self._history.clear()
             self._plan = None
@@ -130,6 +138,13 @@ class Pipeline:
         self.settings = settings
         if self.active:
             self._worker.call(lambda: self.engine.change(settings))
+
+    def _awake(self) -> int:
+        """Return the time by which sets wait: the steady clock's without pauses of the process."""
+        now = self._clock_ns()
+        self._awake_ns += min(now - self._seen_ns, AWAKE_STEP_NS)
+        self._seen_ns = now
+        return self._awake_ns
 
     # Messages in, in the executor's thread.
 
@@ -144,7 +159,7 @@ class Pipeline:
     def _take(self, name: str, msg: Any, convert: Callable[[Any, str, int], Frame]) -> None:
         if not self.active:
             return
-        now = self._clock_ns()
+        now, awake = self._clock_ns(), self._awake()
         camera = self.cameras[name]
         camera.arrived(now)
         try:
@@ -153,7 +168,7 @@ class Pipeline:
             camera.refused(str(err), now)
             # It keeps its place in the set: without it every set would wait its deadline out.
             frame = Frame(name, stamp_ns(msg.header), err)
-        result = self._buffer.push(frame, now)
+        result = self._buffer.push(frame, awake)
         # A picture is decoded while its set still waits for the others. Not where most pictures
         # are left out of the sets, nor while the worker is behind and may give sets up.
         if result.accepted and not self._buffer.thins_out and not self._worker.waiting:
@@ -161,13 +176,13 @@ class Pipeline:
         camera.counts[result.name.lower()] += 1
         if result in CLOCK_PROBLEMS:
             camera.problem = Problem(*CLOCK_PROBLEMS[result], now + PROBLEM_NS)
-        self._collect(now)
+        self._collect(awake)
 
     def camera_info(self, name: str, msg: Any) -> None:
         """Take a sensor_msgs/CameraInfo; what it changes is used from the next set on."""
         if self.calibration.info(name, msg):
             self.recalibrate()
-            self._dispatch(self._clock_ns())
+            self._dispatch(self._awake())
 
     def look_up_poses(self) -> None:
         """Ask TF again."""
@@ -197,8 +212,8 @@ class Pipeline:
                 f'rate {state.yaw_rate_rps:g} rad/s: beyond physical bounds', Level.ERROR,
                 now + PROBLEM_NS)
             return
-        self._odometry_ns = now
-        self._dispatch(now)
+        self._odometry_ns, self._odometry_awake_ns = now, self._awake()
+        self._dispatch(self._odometry_awake_ns)
 
     def ego_plan(self, msg: Any) -> None:
         """Take a wm_ros/EgoPlan."""
@@ -208,9 +223,9 @@ class Pipeline:
             self._plan_problem = Problem(str(err), Level.WARN, self._clock_ns() + PROBLEM_NS)
 
     def tick(self) -> None:
-        """Do what is due by the steady clock: sets that waited long enough go on."""
+        """Do what is due: sets that waited long enough go on."""
         if self.active:
-            self._collect(self._clock_ns())
+            self._collect(self._awake())
 
     # Sets out.
 
@@ -229,14 +244,14 @@ class Pipeline:
             if first and (self.calibration.awaits_info or self._awaits_odometry):
                 return
             alive = (self._odometry_ns is not None
-                     and now - self._odometry_ns < ODOMETRY_SILENT_NS)
+                     and now - self._odometry_awake_ns < ODOMETRY_SILENT_NS)
             if alive and now < until and not self._history.settled(frames.stamp_ns):
                 return
             self._waiting.popleft()
             if self._recalibrated:
                 self._calibrate_engine()
             ego = self._history.at(frames.stamp_ns)
-            self._worker.submit(Job(frames, ego, self._plan_for(ego), now))
+            self._worker.submit(Job(frames, ego, self._plan_for(ego), self._clock_ns()))
 
     @property
     def _awaits_odometry(self) -> bool:
@@ -305,7 +320,10 @@ class Pipeline:
         found.append(self._odometry_status(now))
         forecast, made = self._last or (None, 0)
         found.append(window_status(forecast, now, made, period, {
-            'flushes': self._buffer.flushes, 'buffer_overruns': self._buffer.overruns,
+            'sets_formed': self._buffer.formed, 'sets_used': self._buffer.used,
+            'sets_skipped': self._buffer.skipped, 'sets_overtaken': self._buffer.overtaken,
+            'sets_flushed': self._flushed, 'flushes': self._buffer.flushes,
+            'buffer_overruns': self._buffer.overruns,
             'plan_problem': self._plan_problem.text if now < self._plan_problem.until_ns else ''}))
         counters = self._worker.counters
         shed = counters.shed_forecasts + counters.shed_encodes
