@@ -3,6 +3,7 @@
 import numpy as np
 
 from wm_ros.train import samples
+from wm_ros.train.targets import window_sample
 from wm_ros.types import FEATURE_GRID
 
 
@@ -45,4 +46,10 @@ def test_the_same_pictures_under_another_plan_have_another_future():
     went, braked = np.hypot(*drive['plans'][:, -1, :2].T)
     assert braked < went - 1.0
     blank = np.zeros((1, *FEATURE_GRID.shape), np.float32)
-    assert samples.window_clip(drive, lambda *_: (blank, blank))['skip'].shape[0] == 2
+    clip = samples.window_clip(drive, lambda *_: (blank, blank))
+    assert clip['skip'].shape[0] == 2
+    # Who does another thing because of it counts more than who does not.
+    clip['agents_1'][3, 20] = clip['agents_0'][3, 20] - 4.0
+    clip['agents_1'][4:, 10:22] = clip['agents_0'][4:, 10:22]
+    stress = window_sample(clip, np.random.default_rng(0))['stress']
+    assert stress[3] > 1 and (stress[4:] == 1).all()

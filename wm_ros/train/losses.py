@@ -118,9 +118,12 @@ def laplace(error: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
 
 
 def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
-                    use: torch.Tensor) -> dict[str, torch.Tensor]:
+                    use: torch.Tensor,
+                    stress: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     """
     Winner-takes-all likelihood of the futures, and cross entropy of the mode probabilities.
+
+    `stress` (B, A) is what each agent counts, 1 where it is not given.
 
     The winner is the mode whose largest error over the horizon is smallest, as the miss rate
     and scene prediction accuracy count it. Waypoints follow a correlated Gaussian; a smooth L1
@@ -151,8 +154,10 @@ def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
     mode = -(label * F.log_softmax(logits, -1)).sum(-1)
     time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, device=d.device)
     direct = (direct * (1.0 / (0.5 + 0.5 * time))).mean(-1)
-    return {'path': direct.sum() / count, 'likelihood': likelihood.mean(-1).sum() / count,
-            'mode': mode.sum() / count}
+    each = 1.0 if stress is None else stress[use]
+    return {'path': (each * direct).sum() / count,
+            'likelihood': (each * likelihood.mean(-1)).sum() / count,
+            'mode': (each * mode).sum() / count}
 
 
 def gaussian_nll(d: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:

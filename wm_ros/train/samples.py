@@ -28,9 +28,8 @@ from wm_ros.types import WINDOW_FRAMES, CameraModel, CameraRig
 
 #: Worlds and their shares in training.
 WORLDS = (('sim', 0.5), ('sim-hard', 0.5))
-#: One drive in so many is told a second time from its newest frame on, with an ego that brakes,
-#: if it goes at least so fast, m/s.
-WHAT_IF_EVERY, WHAT_IF_MPS = 2, 2.0
+#: An ego vehicle at least so fast, m/s, is told a second time from the newest frame on: it brakes.
+WHAT_IF_MPS = 2.0
 
 
 def jittered_rig(rng: np.random.Generator, base: CameraRig, keep: int) -> CameraRig:
@@ -123,7 +122,7 @@ def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.nd
     out |= {'poses': poses.astype(np.float64), 'jpeg': np.concatenate(pictures),
             'jpeg_bytes': np.array([len(p) for p in pictures]).reshape(frames, len(rig)),
             'plans': np.array(plans, np.float32), 'motion': np.array(motion, np.float32)}
-    return out | what_if(seed, out) if seed % WHAT_IF_EVERY == 0 else out
+    return out | what_if(seed, out)
 
 
 def drive_setting(seed: int) -> tuple[CameraRig, str]:

@@ -188,7 +188,7 @@ class WindowTrainer(nn.Module):
         weight = ground_weight(batch)
         occupancy, flow = (batch[name][:, outputs['steps']] for name in ('occupancy', 'flow'))
         box = losses.box_loss(rows, agents, use)
-        paths = losses.trajectory_loss(rows, agents, use)
+        paths = losses.trajectory_loss(rows, agents, use, batch.get('stress'))
         return {
             'centre': losses.centre_loss(outputs['centre'], agents),
             'occupancy': losses.occupancy_loss(outputs['occupancy'], occupancy, weight),

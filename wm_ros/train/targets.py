@@ -22,6 +22,9 @@ CELLS = OUTPUT_GRID.rows * OUTPUT_GRID.cols
 #: How far the Gaussian around a centre is drawn, and how far from a road user that is there but
 #: hidden a find is no mistake, in x and in y.
 REACH_M, HIDDEN_M = 3.75, 3.0
+#: Share of draws from a drive that is told twice, with another ego plan, which take one of the two;
+#: who ends so far apart in them, metres, counts so many times: one agent in fifty of those.
+TWICE_SHARE, INFLUENCED_M, INFLUENCED_STRESS = 0.4, 1.0, 5.0
 
 
 def truth_targets(clip: dict[str, np.ndarray], i: int, steps: int) -> dict[str, np.ndarray]:
@@ -63,9 +66,17 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     Draw one window of a window clip, with what a vehicle loses: frames and odometry.
 
     One window in four misses one or two frames, one in twelve up to eight; odometry is missing
-    in one of ten; the plan is the truth's.
+    in one of ten; the plan is the truth's. `stress` (64,) is what an agent's future counts: more
+    for the few who do another thing under the other plan of a window that is told twice.
     """
     i = int(rng.integers(len(clip['ends'])))
+    stress = np.ones(len(clip['agents_0']), np.float32)
+    twice = len(set(clip['ends'].tolist())) < len(clip['ends'])
+    if twice and rng.random() < TWICE_SHARE:
+        i = len(clip['ends']) - int(rng.integers(1, 3))
+    if twice and i >= len(clip['ends']) - 2:
+        told = [clip[f'agents_{len(clip["ends"]) - n}'][:, 20:22] for n in (1, 2)]
+        stress[np.abs(told[0] - told[1]).max(1) > INFLUENCED_M] = INFLUENCED_STRESS
     # `skip`, `plans` and truth are stored in the order of the drive.
     end = int(clip['ends'][i])
     mask = np.ones(WINDOW_FRAMES, np.float32)
@@ -80,7 +91,7 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     return {**maps, 'now_from_frame': window_motion(clip['poses'], end),
             'age_s': 0.1 * np.arange(WINDOW_FRAMES - 1, -1, -1, dtype=np.float32),
             'frame_mask': mask, 'odometry_mask': np.array([known]),
-            'plans': clip['plans'][i], 'ego_motion': clip['motion'][i],
+            'plans': clip['plans'][i], 'ego_motion': clip['motion'][i], 'stress': stress,
             **truth_targets(clip, i, STEPS)}
 
 
