@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
                     'ground.',
         epilog='commands:\n' + '\n'.join(f'  {name:<10} {text}' for name, text in commands.items())
                + '\n\n`wm_ros COMMAND --help` says more. Exit codes: 0 done, 1 failed, 2 wrong '
-                 'usage.')
+                 'usage,\n3 and 4 see docs/replay.md, 130 interrupted.')
     if not arguments or arguments[0] in ('-h', '--help'):
         parser.print_help()
         return 0 if arguments else USAGE
