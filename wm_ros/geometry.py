@@ -123,7 +123,7 @@ def project(camera: CameraModel, points_base: np.ndarray) -> tuple[np.ndarray, n
         yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
         # Wide points of a barrel model come back towards the centre; they are not in the picture.
         radius = np.sqrt(r2)
-        limit = _monotonic_radius(tuple(d))
+        limit = monotonic_radius(camera.distortion)
         depth = np.where(radius < limit, depth, -1.0)
         x, y = xd, yd
     u = camera.k[0, 0] * x + camera.k[0, 1] * y + camera.k[0, 2]
@@ -131,9 +131,9 @@ def project(camera: CameraModel, points_base: np.ndarray) -> tuple[np.ndarray, n
     return np.stack([u, v], axis=-1), depth
 
 
-def _monotonic_radius(d: tuple[float, ...]) -> float:
+def monotonic_radius(distortion: tuple[float, ...]) -> float:
     """Return the largest normalised radius up to which distorted radius still grows."""
-    k1, k2, _, _, k3, k4, k5, k6 = d
+    k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *[0.0] * (8 - len(distortion)))
     r = np.linspace(0.0, 4.0, 801)
     r2 = r * r
     denominator = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))

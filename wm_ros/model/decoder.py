@@ -65,16 +65,24 @@ class Decoder(nn.Module):
         (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, S, S) logits of agent centres on
         `centre_grid(S)` and `now` (B, C, R, R), the map that agents are read from.
         """
-        batch, steps = states.shape[:2]
-        maps = self.raised(states.flatten(0, 1)).unflatten(0, (batch, steps))
+        maps, x = self.steps(states, skip, chosen)
+        dense = to_output_grid(self.occupancy(x)).unflatten(0, states.shape[:2])
+        return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
+                **self.current(skip, maps[:skip.shape[0], 0].permute(0, 3, 1, 2))}
+
+    def steps(self, states: torch.Tensor, skip: torch.Tensor,
+              chosen: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Spread states over the ground and add the newest frame's features, as `forward` takes them.
+
+        Returns the raised states (B, T, R, R, C) and the maps of the steps (B * T, C, R, R).
+        """
+        maps = self.raised(states.flatten(0, 1)).unflatten(0, states.shape[:2])
         bias = self.step_bias if chosen is None else self.step_bias[chosen]
         still = self.skip(skip).permute(0, 2, 3, 1)         # (B, C, R, R) -> (B, R, R, C)
         x = F.relu(maps + still[:, None] + bias[:, None, None])
         x = x.flatten(0, 1).permute(0, 3, 1, 2)             # (B, 7, R, R, C) -> (B*7, C, R, R)
-        x = x + F.relu(self.mix(x))
-        dense = to_output_grid(self.occupancy(x)).unflatten(0, (batch, steps))
-        return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
-                **self.current(skip, maps[:skip.shape[0], 0].permute(0, 3, 1, 2))}
+        return maps, x + F.relu(self.mix(x))
 
     def current(self, skip: torch.Tensor, raised: torch.Tensor) -> dict[str, torch.Tensor]:
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""
