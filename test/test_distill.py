@@ -1,5 +1,6 @@
 """Distillation: what is compared, that it teaches the student, and only the student."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='training needs torch')
@@ -9,29 +10,32 @@ from tiny_run import WINDOW_SEED, make_run  # noqa: E402
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.teacher import build_model  # noqa: E402
 from wm_ros.train import encode, match  # noqa: E402
+from wm_ros.train.answers import answer_all, answer_store  # noqa: E402
 from wm_ros.train.config import Settings  # noqa: E402
 from wm_ros.train.distill import (  # noqa: E402
+    AnsweredStore,
     DistillSettings,
     FrameDistiller,
-    PairedStore,
     WindowDistiller,
+    answered_sample,
     distill,
 )
 from wm_ros.train.encode import calibration_frames  # noqa: E402
 from wm_ros.train.loop import load_model  # noqa: E402
 from wm_ros.train.stages import Batches, WindowTrainer  # noqa: E402
 from wm_ros.train.store import ClipStore  # noqa: E402
-from wm_ros.train.targets import frame_sample, window_sample  # noqa: E402
+from wm_ros.train.targets import frame_sample  # noqa: E402
 
 CPU = torch.device('cpu')
 
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-    """Return the folders of a student's and a teacher's run over the same drives."""
+    """Return the folders of a student's and a teacher's run over the same drives, all answered."""
     folder = tmp_path_factory.mktemp('runs')
-    return (make_run(folder / 'student', seed=1),
-            make_run(folder / 'teacher', seed=2, preset='teacher-tiny'))
+    teacher = make_run(folder / 'teacher', seed=2, preset='teacher-tiny')
+    answer_all(teacher, range(WINDOW_SEED, WINDOW_SEED + 9), 'cpu', workers=0)
+    return make_run(folder / 'student', seed=1), teacher
 
 
 @pytest.fixture
@@ -39,9 +43,30 @@ def window(folders):
     """Return a student under its teacher and a batch of windows."""
     torch.manual_seed(0)
     student, teacher = (load_model(folder / 'model.safetensors') for folder in folders)
-    store = PairedStore(*(folder / 'windows' for folder in folders))
-    return (WindowDistiller(student, teacher, DistillSettings()),
-            Batches(store, window_sample, 1, CPU, 0).take())
+    store = AnsweredStore(folders[0] / 'windows', answer_store(folders[1]))
+    return (WindowDistiller(student, teacher.config, DistillSettings()),
+            Batches(store, answered_sample, 1, CPU, 0).take())
+
+
+def test_an_answer_is_what_the_teacher_says_of_the_whole_window(window, folders):
+    _, batch = window
+    teacher = WindowTrainer(load_model(folders[1] / 'model.safetensors')).eval()
+    given = {**batch, 'frame_mask': torch.ones(1, 16), 'odometry_mask': torch.ones(1, 1)}
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        want = teacher.outputs(given)
+    for name in ('states', 'occupancy', 'flow', 'centre', 'trajectories', 'agent_box'):
+        got = batch[f'teacher_{name}']
+        assert got.dtype == torch.float16
+        expected = want[name][:, :got.shape[1]].float()
+        torch.testing.assert_close(got.float(), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_who_is_answered_already_is_not_asked_again(folders):
+    store = answer_store(folders[1])
+    written = [path.stat().st_mtime_ns for path in store.paths()]
+    assert len(written) == 3
+    answer_all(folders[1], range(WINDOW_SEED, WINDOW_SEED + 9), 'cpu', workers=0)
+    assert [path.stat().st_mtime_ns for path in store.paths()] == written
 
 
 def test_nothing_is_to_learn_from_equal_outputs(window):
@@ -91,17 +116,33 @@ def test_gradients_reach_the_student_alone(window, folders):
     for part in (distiller.model.bottleneck, distiller.model.dynamics, distiller.model.decoder,
                  distiller.model.agents, distiller.project):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
-    assert all(p.grad is None for p in distiller.teacher.parameters())
     assert all(p.grad is None for p in distiller.model.encoder.parameters())
     plain = WindowTrainer(load_model(folders[0] / 'model.safetensors'))
     assert set(distiller.state_dict()) - set(plain.state_dict()) == {'project.weight',
                                                                     'project.bias'}
 
 
-def test_the_teacher_goes_where_the_student_goes(window):
-    distiller, _ = window
+def test_the_teacher_of_frames_goes_where_the_student_goes_and_learns_nothing(folders):
+    distiller = FrameDistiller(PRESETS['tiny'], load_model(folders[1] / 'model.safetensors'),
+                               DistillSettings())
     distiller.double()
     assert next(distiller.teacher.parameters()).dtype == torch.float64
+    assert not any(p.requires_grad for p in distiller.teacher.parameters())
+    assert not any(name.startswith('_teacher') for name in distiller.state_dict())
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_of_its_maps(folders):
+    teacher = load_model(folders[0] / 'model.safetensors')
+    distiller = FrameDistiller(PRESETS['tiny'], teacher, DistillSettings()).eval()
+    distiller.model.load_state_dict(teacher.state_dict())
+    batch = Batches(ClipStore(folders[0] / 'frames'), frame_sample, 1, CPU, 0).take()
+    with torch.no_grad():
+        parts = distiller(batch)
+    assert {name for name in parts if name.startswith('like_')} == {
+        'like_memory', 'like_skip', 'like_centre', 'like_ground'}
+    for name, value in parts.items():
+        if name.startswith('like_'):
+            assert value.item() == pytest.approx(0.0, abs=1e-6), name
 
 
 def test_a_few_steps_bring_the_student_nearer(window):
@@ -135,6 +176,14 @@ def test_maps_are_learnt_in_stage_one(folders):
         optimiser.step()
         gaps.append(total.item())
     assert gaps[-1] < 0.7 * gaps[0], gaps
+
+
+def test_another_drive_under_the_same_number_is_refused(folders, tmp_path):
+    store = AnsweredStore(folders[0] / 'windows', answer_store(folders[1]))
+    clip = store.read(np.random.default_rng(0))
+    clip['poses'] = clip['poses'] + 1.0
+    with pytest.raises(ValueError, match='the drive of the student'):
+        answered_sample(clip, np.random.default_rng(0))
 
 
 def test_a_whole_distillation_leaves_a_student(folders, monkeypatch):

@@ -32,7 +32,8 @@ class ModelConfig:
     centre_cells: int = 4
     agent_dim: int = 128
     agent_layers: int = 2
-    teacher: bool = False           # dense attention over all frames' tokens, no bottleneck
+    teacher: bool = False           # dense attention over all frames' tokens beside the rest
+    dense_every: int = 1            # a teacher's sparse layers to each dense one
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -55,20 +56,20 @@ PRESETS = {
     # For an accelerator: a deeper encoder, wider and deeper dynamics.
     'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8,
                         agent_dim=192),
-    # What students are distilled from: a larger encoder, and `teacher-small` on two CPU cores.
-    'teacher': ModelConfig(encoder_channels=(48, 96, 192, 384), encoder_blocks=(1, 3, 6, 6),
-                           lift_channels=96, skip_channels=96, memory_channels=48, bev_blocks=5,
-                           latent_dim=192, dim=320, layers=8, heads=10, decoder_channels=48,
-                           agent_dim=256, agent_layers=3, teacher=True),
+    # What students of `base` and of `small` are distilled from. All but the encoder is as wide as
+    # the student's, so that a teacher can begin as one (wm_ros.train.grow).
+    'teacher': ModelConfig(encoder_channels=(48, 96, 192, 384), encoder_blocks=(1, 3, 6, 8),
+                           lift_channels=96, bev_blocks=5, dim=256, layers=6, heads=8,
+                           agent_dim=192, teacher=True),
     'teacher-small': ModelConfig(encoder_blocks=(1, 2, 6, 6), lift_channels=64, bev_blocks=4,
-                                 latent_dim=128, dim=192, layers=4, teacher=True),
+                                 teacher=True, dense_every=2),
     # For tests: run in a moment, learn nothing.
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,
                         latent_dim=32, dim=32, layers=1, heads=2, decoder_channels=8,
                         agent_dim=32, agent_layers=1),
-    'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 1, 1, 1),
-                                lift_channels=8, skip_channels=16, memory_channels=12,
-                                bev_blocks=1, latent_dim=32, dim=48, layers=1, heads=2,
+    'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 2, 1, 2),
+                                lift_channels=12, skip_channels=16, memory_channels=8,
+                                bev_blocks=2, latent_dim=32, dim=32, layers=1, heads=2,
                                 decoder_channels=8, agent_dim=32, agent_layers=1, teacher=True),
 }

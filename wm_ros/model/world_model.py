@@ -47,6 +47,10 @@ class WorldModel(nn.Module):
         """Fold 16 cached maps (B, 16, C, R, R) into the latent (B, 256, latent_dim)."""
         return self.bottleneck(memory, now_from_frame, age_s, frame_mask, odometry_mask)
 
+    def newest(self, latent: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Return the newest frame's features (B or 1, skip, R, R) as the decoders take them."""
+        return skip
+
     def rollout(self, latent: torch.Tensor, skip: torch.Tensor, plans: torch.Tensor,
                 ego_motion: torch.Tensor, odometry_mask: torch.Tensor,
                 cells: torch.Tensor | None = None,
@@ -59,7 +63,7 @@ class WorldModel(nn.Module):
         looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
-        dense = self.decoder(states, skip)
+        dense = self.decoder(states, self.newest(latent, skip))
         if cells is None:
             score, cells = peaks(dense['centre'])
         else:

@@ -33,7 +33,9 @@ class Settings:
     rate: float = 2e-3
     device: str = 'cpu'
     encode: str = 'openvino'        # what encodes streams: 'openvino', or 'torch' on the device
-    start: str = ''                 # an artifact to go on from, else from nothing
+    start: str = ''                 # an artifact or a run to go on from, else from nothing
+    dense_frames: int = 5           # whose tokens a teacher attends to in most of stage two
+    whole_share: float = 0.15       # of stage two at its end, in which it is all 16
     clips: str = ''                 # a run's folder whose rendered clips are used, else its own
 
 

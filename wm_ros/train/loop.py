@@ -21,7 +21,8 @@ from wm_ros.model.world_model import WorldModel
 from wm_ros.train.curves import draw_curves
 from wm_ros.train.parallel import World
 
-Step = Callable[[int], dict[str, torch.Tensor]]
+#: From how much of the run is done, 0-1, to the losses of one step.
+Step = Callable[[float], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     """
     Train until the schedule or its minutes end; return the step that was reached.
 
-    `losses(step)` returns named losses, whose sum is minimised. Model and optimiser are written
-    to `folder` every `checkpoint_every` steps and at the end, and taken up again from there. Of
-    several processes the first writes and logs, and its clock counts.
+    `losses(progress)` returns named losses, whose sum is minimised; progress goes from 0 to 1 over
+    the schedule. Model and optimiser are written to `folder` every `checkpoint_every` steps and at
+    the end, and taken up again from there. Of several processes the first writes and logs, and its
+    clock counts.
     """
     first_of_all = world.rank == 0
     log = log or (lambda line: print(line, file=sys.stderr, flush=True))
@@ -76,7 +78,7 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
            and elapsed_s - before_s < schedule.call_minutes * 60):
         for group, scale in zip(optimiser.param_groups, scales, strict=True):
             group['lr'] = schedule.rate_at(step, elapsed_s) * scale
-        parts = losses(step)
+        parts = losses(schedule.progress(step, elapsed_s))
         total = sum(parts.values())
         optimiser.zero_grad(set_to_none=True)
         total.backward()

@@ -45,13 +45,18 @@ def dense_gaps(student: Outputs, teacher: Outputs, weight: torch.Tensor) -> Outp
     p = torch.sigmoid(teacher['occupancy'].float())          # (B, 7, Y, X)
     occupancy = bernoulli_gap(student['occupancy'], teacher['occupancy'])
     flow = F.smooth_l1_loss(student['flow'].float(), teacher['flow'].float(), reduction='none')
+    return {'occupancy': 10.0 * (occupancy * weight * (1 + 2 * p)).mean(),
+            'flow': 0.4 * (flow.sum(2) * p).sum() / p.sum().clamp_min(1.0),
+            **current_gaps(student, teacher)}
+
+
+def current_gaps(student: Outputs, teacher: Outputs) -> Outputs:
+    """Return the named losses of what is there now: ground and centres."""
     centre = bernoulli_gap(student['centre'], teacher['centre'])
     found = torch.sigmoid(teacher['centre'].float()) > 0.3
     ground = (bernoulli_gap(student['road'], teacher['road']).mean() * 2.0
               + bernoulli_gap(student['observed'], teacher['observed']).mean())
-    return {'occupancy': 10.0 * (occupancy * weight * (1 + 2 * p)).mean(),
-            'flow': 0.4 * (flow.sum(2) * p).sum() / p.sum().clamp_min(1.0),
-            'ground': ground, 'centre': centre.sum() / found.sum().clamp_min(1.0)}
+    return {'ground': ground, 'centre': centre.sum() / found.sum().clamp_min(1.0)}
 
 
 def match_modes(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wm_ros.export.weights import load_artifact_model
 from wm_ros.model.config import PRESETS, ModelConfig
+from wm_ros.model.teacher import Teacher
 from wm_ros.model.world_model import WorldModel
 from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.config import RUNS, Settings
@@ -31,13 +31,14 @@ from wm_ros.train.encode import (
     window_setup,
     write_encoder,
 )
+from wm_ros.train.grow import grown
 from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
 from wm_ros.train.parallel import World, joined
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore, produce
 from wm_ros.train.targets import frame_sample, window_sample
-from wm_ros.train.warm import restore_norms, switch_off_quantizers
-from wm_ros.types import FEATURE_GRID
+from wm_ros.train.warm import load_heads, load_start, restore_norms
+from wm_ros.types import FEATURE_GRID, WINDOW_FRAMES
 
 __all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'frame_stage',
            'render', 'train', 'window_stage']
@@ -86,6 +87,7 @@ def frame_stage(folder: Path, settings: Settings,
             store.wait(min(8, settings.frame_clips))
             if settings.start and not (folder / 'frame.safetensors').exists():
                 trainer.model = started(settings, folder)
+                load_heads(trainer, Path(settings.start), 'frame')
             learn(trainer, store, frame_sample,
                   settings.frame_batch, settings, folder, 'frame', world)
         if world.rank == 0:
@@ -96,11 +98,14 @@ def frame_stage(folder: Path, settings: Settings,
 
 def window_stage(folder: Path, settings: Settings,
                  make: Callable[[WorldModel], WindowTrainer] = WindowTrainer,
-                 store: ClipStore | None = None) -> Path:
+                 store: ClipStore | None = None, sample: Callable = window_sample) -> Path:
     """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
     path = folder / 'model.safetensors'
     with joined(settings.device) as world:
         begin(folder, settings, world, 'window')
+        if settings.start and world.rank == 0 and not (folder / 'frame.safetensors').exists():
+            adopt(folder, settings)
+        world.wait()
         store = store or ClipStore(folder / 'windows')
         if world.rank == 0:
             write_encoder(folder, settings.encode)
@@ -108,9 +113,11 @@ def window_stage(folder: Path, settings: Settings,
         setup = functools.partial(window_setup, write_encoder(folder, settings.encode),
                                   folder / 'drives', str(world.device(settings.device)))
         trainer = make(load_model(folder / 'frame_model.safetensors'))
+        if settings.start:
+            load_heads(trainer, Path(settings.start), 'window')
         with workers(store, setup, window_seeds(settings), settings, world):
             store.wait(min(8, settings.window_clips))
-            learn(trainer, store, window_sample,
+            learn(trainer, store, sample,
                   settings.window_batch, settings, folder, 'window', world)
         if world.rank == 0:
             save_model(trainer.model, path, {'stage': 'window'})
@@ -129,8 +136,11 @@ def learn(trainer: nn.Module, store: ClipStore, sample: Callable, batch: int, se
     batches = Batches(store, sample, batch, device, seed, settings.loaders)
     spread = world.spread(trainer)
 
-    def step(_: int) -> dict[str, torch.Tensor]:
+    def step(progress: float) -> dict[str, torch.Tensor]:
         trainer.train()
+        if isinstance(trainer.model, Teacher):
+            whole = progress >= 1.0 - settings.whole_share
+            trainer.model.dense_frames = WINDOW_FRAMES if whole else settings.dense_frames
         with torch.autocast(device.type, torch.bfloat16):
             return spread(batches.take())
 
@@ -138,11 +148,11 @@ def learn(trainer: nn.Module, store: ClipStore, sample: Callable, batch: int, se
 
 
 def started(settings: Settings, folder: Path) -> WorldModel:
-    """Return the model of the artifact to start from, in float and with its norms back."""
-    model = load_artifact_model(Path(settings.start))
-    if model.config != PRESETS[settings.preset]:
-        raise ValueError(f'{settings.start}: {model.config}, want preset {settings.preset}')
-    switch_off_quantizers(model)
+    """Return the model to start from, grown to the preset, in float and with its norms back."""
+    model = load_start(Path(settings.start))
+    config = PRESETS[settings.preset]
+    if model.config != config:
+        model = grown(model, config)
 
     def run() -> None:
         for batch in calibration_frames(folder):
@@ -152,6 +162,27 @@ def started(settings: Settings, folder: Path) -> WorldModel:
                                                        rows, cols))
     restore_norms(model, run)
     return model
+
+
+def adopt(folder: Path, settings: Settings) -> None:
+    """
+    Take stage one from the run to start from, if it is not there: its model and its streams.
+
+    A model that has grown encodes as the one that it began as. Raises ValueError where the start is
+    no run's folder with streams.
+    """
+    path, source = folder / 'frame_model.safetensors', Path(settings.start).resolve()
+    if path.exists():
+        return
+    if not (source / 'windows').is_dir():
+        raise ValueError(f'{source}: stage two alone wants a run with encoded streams to start '
+                         'from, got no windows/ there')
+    model = started(settings, folder)
+    same = model.config == load_start(source).config
+    for name in ('windows', *(('encoder', 'frame.safetensors') if same else ())):
+        if (source / name).exists() and not (folder / name).exists():
+            (folder / name).symlink_to(source / name)
+    save_model(model, path, {'stage': 'frame'})
 
 
 def schedule_of(settings: Settings, stage: str) -> Schedule:

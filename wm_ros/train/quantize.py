@@ -130,7 +130,7 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     batches = Batches(ClipStore(folder / 'frames'), frame_sample, settings.encoder_batch,
                       torch.device(settings.device), settings.seed + 2)
 
-    def step(_: int) -> dict[str, torch.Tensor]:
+    def step(_: float) -> dict[str, torch.Tensor]:
         trainer.train()
         batch = batches.take()
         given = batch['images'], batch['index'], batch['weight']
@@ -153,7 +153,7 @@ def dynamics_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     batches = Batches(ClipStore(folder / 'windows'), window_sample, settings.dynamics_batch,
                       torch.device(settings.device), settings.seed + 3)
 
-    def step(_: int) -> dict[str, torch.Tensor]:
+    def step(_: float) -> dict[str, torch.Tensor]:
         trainer.train()
         batch = batches.take()
         with torch.no_grad():
@@ -169,7 +169,7 @@ def dynamics_stage(folder: Path, model: WorldModel, teacher: WorldModel,
          DYNAMICS_RATE)
 
 
-def tune(trainer: nn.Module, step: Callable[[int], dict[str, torch.Tensor]],
+def tune(trainer: nn.Module, step: Callable[[float], dict[str, torch.Tensor]],
          settings: QuantizeSettings, minutes: float, folder: Path, stage: str,
          rate: float = 1.0) -> None:
     """Fit what requires gradients: activation scales at a rate of their own, without decay."""

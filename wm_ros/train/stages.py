@@ -95,13 +95,23 @@ class FrameTrainer(nn.Module):
         memory, skip = self.model.encode(batch['images'], batch['index'], batch['weight'])
         return self.losses_of(memory, skip, batch)
 
-    def losses_of(self, memory: torch.Tensor, skip: torch.Tensor,
-                  batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the named losses of maps (B, C, R, R) of a batch of frames."""
-        model, agents = self.model, batch['agents']
+    def current(self, skip: torch.Tensor,
+                model: WorldModel | None = None) -> dict[str, torch.Tensor]:
+        """Return what a model, by default its own, says of now from a map (B, C, R, R) alone."""
+        model = model or self.model
         rows, cols = FEATURE_GRID.shape
-        blank = skip.new_zeros(skip.shape[0], self.config.decoder_channels, rows, cols)
-        current = model.decoder.current(skip, blank)
+        blank = skip.new_zeros(skip.shape[0], model.config.decoder_channels, rows, cols)
+        return model.decoder.current(skip, blank)
+
+    def losses_of(self, memory: torch.Tensor, skip: torch.Tensor, batch: dict[str, torch.Tensor],
+                  current: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """
+        Return the named losses of maps (B, C, R, R) of a batch of frames.
+
+        `current` is what `current(skip)` returns, where it is known already.
+        """
+        model, agents = self.model, batch['agents']
+        current = current or self.current(skip)
         state = skip.new_zeros(skip.shape[0], TOKEN_ROWS ** 2, self.config.dim)
         use = targets.inside(agents) & (agents[..., 9] > 0)
         cells = targets.agent_cells(agents, current['centre'].shape[-1])
@@ -166,8 +176,9 @@ class WindowTrainer(nn.Module):
         else:
             steps = self._draw_steps() if self.training else torch.arange(STEPS)
         steps = steps.to(states.device)
-        dense = model.decoder(states[:, steps], batch['skip'], steps)
-        queries = agent_queries(dense['centre'], batch['agents']) if queries is None else queries
+        dense = model.decoder(states[:, steps], model.newest(latent, batch['skip']), steps)
+        if queries is None:
+            queries = agent_queries(dense['centre'], batch['agents'], self.training)
         cells, bias = queries['cells'], queries['bias']
         score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
         agents = model.agents(dense['now'], states[:, 0], score, cells,
@@ -204,18 +215,19 @@ class WindowTrainer(nn.Module):
 
 
 @torch.no_grad()
-def agent_queries(centre: torch.Tensor, agents: torch.Tensor) -> dict[str, torch.Tensor]:
+def agent_queries(centre: torch.Tensor, agents: torch.Tensor,
+                  shaken: bool = True) -> dict[str, torch.Tensor]:
     """
     Return where agents are read in training: `cells` (B, A) and the attention `bias` (B, A).
 
-    The cells of the true agents, 0.6 m off now and then as a detection is, then the peaks of
-    the centre logits (B, S, S), which stand beside them in use.
+    The cells of the true agents, if `shaken` 0.6 m off now and then as a detection is, then the
+    peaks of the centre logits (B, S, S), which stand beside them in use.
     """
     use = targets.inside(agents) & (agents[..., 9] > 0)
     rows = centre.shape[-1]
     cells = targets.agent_cells(agents, rows)
     _, extra = peaks(centre.float(), EXTRA_QUERIES)
-    shift = torch.randint(0, 12, cells.shape, device=cells.device)
+    shift = torch.randint(0 if shaken else 4, 12, cells.shape, device=cells.device)
     step = torch.where(shift < 2, shift * 2 - 1, torch.zeros_like(shift))
     step = step + torch.where((shift >= 2) & (shift < 4), (shift * 2 - 5) * rows,
                               torch.zeros_like(shift))

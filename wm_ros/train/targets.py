@@ -85,10 +85,8 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     mask[rng.choice(WINDOW_FRAMES - 1, size=lost, replace=False)] = 0.0
     known = np.float32(rng.random() > 0.1)
     first = end - WINDOW_FRAMES + 1
-    # Distillation has the teacher's maps of the same window beside the student's.
-    maps = {key: clip[key][first:end + 1] for key in ('memory', 'teacher_memory') if key in clip}
-    maps |= {key: clip[key][i] for key in ('skip', 'teacher_skip') if key in clip}
-    return {**maps, 'now_from_frame': window_motion(clip['poses'], end),
+    return {'window': np.array(i), 'memory': clip['memory'][first:end + 1], 'skip': clip['skip'][i],
+            'now_from_frame': window_motion(clip['poses'], end),
             'age_s': 0.1 * np.arange(WINDOW_FRAMES - 1, -1, -1, dtype=np.float32),
             'frame_mask': mask, 'odometry_mask': np.array([known]),
             'plans': clip['plans'][i], 'ego_motion': clip['motion'][i], 'stress': stress,

@@ -1,5 +1,5 @@
 """
-Start from an artifact: a folded, quantised model becomes one that can be trained again.
+Start from what is there: a folded, quantised model becomes one that can be trained again.
 
 In an artifact batch norms are merged into their convolutions. Training goes better with them, so
 each gets one back whose gain and shift are what the convolution gives on a few batches: the
@@ -10,12 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from wm_ros.model.quant import ConvBlock, NormedConv, Quantizer
+from wm_ros.export.weights import load_artifact_model
+from wm_ros.model.quant import ConvBlock, NormedConv, Quantizer, fold_batch_norms
 from wm_ros.model.world_model import WorldModel
+from wm_ros.train.loop import load_model
+
+
+def load_start(path: Path) -> WorldModel:
+    """Return the model of an artifact or of a run's folder: norms folded, in float."""
+    checkpoint = path / 'model.safetensors'
+    model = load_model(checkpoint) if checkpoint.is_file() else load_artifact_model(path)
+    fold_batch_norms(model)
+    switch_off_quantizers(model)
+    return model.eval()
+
+
+def load_heads(trainer: nn.Module, start: Path, stage: str) -> None:
+    """Take a stage's own heads, which no artifact holds, from a run's folder where they fit."""
+    path = start / f'{stage}.safetensors'
+    if path.is_file():
+        own = trainer.state_dict()
+        trainer.load_state_dict({name: value for name, value in load_file(path).items()
+                                 if not name.startswith('model.') and name in own
+                                 and value.shape == own[name].shape}, strict=False)
 
 
 def switch_off_quantizers(model: nn.Module) -> None:
