@@ -1,5 +1,5 @@
 """
-Geometry of future camera frames: which picture will be taken from where, and what to look up for it.
+Geometry of future camera frames: from where each will be taken, and what to look up for it.
 
 A *view* is one camera at one step of the ego plan. For each of its pixels the decoder
 (`wm_ros.model.frames`) follows the ray into the rolled-out scene and looks up what lies there in

@@ -91,6 +91,23 @@ class _Entry:
     ego: EgoState | None = None
 
 
+@dataclass(frozen=True)
+class Scene:
+    """
+    What the newest forecast was made from, for what is drawn from it later.
+
+    `images` (N, 160, 400, 3) are the newest pictures, of the cameras in `available`; `latent` and
+    `skip` the model's, `ego_motion` (2,) speed and yaw rate. Arrays hold until the next set.
+    """
+
+    stamp_ns: int
+    images: np.ndarray
+    available: tuple[bool, ...]
+    latent: np.ndarray
+    skip: np.ndarray
+    ego_motion: np.ndarray
+
+
 class Predictor:
     """
     Forecasts for one rig with one artifact on one loaded backend.
@@ -254,6 +271,13 @@ class Predictor:
     def forecast_plans(self, plans: Sequence[EgoPlan]) -> list[Forecast]:
         """Forecast under each of several plans; they share one encoding, ids stay as they are."""
         return self._forecasts(list(plans), remember=False)
+
+    def scene(self) -> Scene | None:
+        """Return what the newest forecast was made from; None where odometry or model lacked."""
+        if self._latent is None or self._encoded is None or not self._odometry_mask[0]:
+            return None
+        return Scene(self._entries[-1].stamp_ns, self._cameras.images, self._cameras.available,
+                     self._latent, self._encoded['skip'], self._ego_motion)
 
     def _forecasts(self, plans: list[EgoPlan | None], remember: bool) -> list[Forecast]:
         if not self._entries:

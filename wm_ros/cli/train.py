@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from wm_ros.train.config import Settings
 
     add_run(parser)
-    parser.add_argument('--stage', choices=('all', 'render', 'frame', 'window'), default='all')
+    parser.add_argument('--stage', choices=('all', 'render', 'frame', 'encode', 'window', 'frames'),
+                        default='all', help='frames: future camera frames, on the artifact of '
+                        '--start, which stays as it is (default: all but that)')
     parser.add_argument('--pack', type=Path, metavar='OUT',
                         help='train nothing: write the checkpoints of the folder to OUT in half '
                              'precision, in files of at most 16 MiB')
@@ -30,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from wm_ros.train.config import Settings
-    from wm_ros.train.pipeline import frame_stage, render, train, window_stage
+    from wm_ros.train.frames import frames_stage
+    from wm_ros.train.pipeline import encode, frame_stage, render, train, window_stage
     from wm_ros.train.shards import pack, unpack
 
     if arguments.pack or arguments.unpack:
@@ -39,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(*done, sep='\n')
         return 0
     settings = settings_of(arguments, 'train', Settings)
-    stage = {'all': train, 'render': render, 'frame': frame_stage,
-             'window': window_stage}[arguments.stage]
+    stage = {'all': train, 'render': render, 'frame': frame_stage, 'encode': encode,
+             'window': window_stage, 'frames': frames_stage}[arguments.stage]
     print(stage(arguments.folder, settings))
     return 0

@@ -28,6 +28,10 @@ class Settings:
     window_clips: int = 1000
     window_batch: int = 6
     window_minutes: float = 45.0
+    frames_clips: int = 400         # of future camera frames (--stage frames)
+    frames_batch: int = 3
+    frames_minutes: float = 20.0
+    frames_start: str = ''          # a checkpoint of that stage to begin from, else from nothing
     steps: int = 1_000_000          # of each stage at most
     call_minutes: float = math.inf  # of this call; the next one goes on
     rate: float = 2e-3
