@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ import torch
 
 from wm_ros.train.loop import load_model
 from wm_ros.train.stages import AGENT_OUTPUTS, WindowTrainer
-from wm_ros.train.store import ClipStore, Make, produce
+from wm_ros.train.store import ClipStore, Make, complete
 from wm_ros.train.targets import collate, window_sample
 
 #: What is kept of a window beside its agents.
@@ -34,30 +32,11 @@ def answer_store(teacher: Path) -> ClipStore:
 
 
 def answer_all(teacher: Path, seeds: range, device: str, workers: int) -> ClipStore:
-    """
-    Ask the model of a teacher's run about those of its windows that it has not answered yet.
-
-    Returns the store of answers. Raises RuntimeError where a worker fails.
-    """
+    """Ask the model of a teacher's run about those windows that it has not answered yet."""
     store, windows = answer_store(teacher), ClipStore(teacher / 'windows')
-    wanted = [seed for seed in seeds if windows.path(seed).exists()]
-    lacking = [seed for seed in wanted if not store.path(seed).exists()]
-    if not workers:
-        make = answer_setup(teacher, device)
-        for seed in lacking:
-            store.write(seed, make(seed))
-        return store
-    setup = functools.partial(answer_setup, teacher, device, threads=1)
-    started = produce(store.folder, setup, lacking, workers if lacking else 0)
-    begin = time.monotonic()
-    while any(process.is_alive() for process in started):
-        for process in started:
-            process.join(10.0)
-        done = sum(store.path(seed).exists() for seed in wanted)
-        print(f'answers: {done} of {len(wanted)} drives, {(time.monotonic() - begin) / 60:.1f} min',
-              file=sys.stderr, flush=True)
-    if any(process.exitcode for process in started):
-        raise RuntimeError(f'{teacher}: a worker that asks the teacher has failed')
+    setup = functools.partial(answer_setup, teacher, device, threads=1 if workers else 0)
+    complete(store, setup, [seed for seed in seeds if windows.path(seed).exists()], workers,
+             'answers')
     return store
 
 

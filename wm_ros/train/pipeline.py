@@ -35,13 +35,13 @@ from wm_ros.train.grow import grown
 from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
 from wm_ros.train.parallel import World, joined
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
-from wm_ros.train.store import ClipStore, produce
+from wm_ros.train.store import ClipStore, complete, produce
 from wm_ros.train.targets import frame_sample, window_sample
 from wm_ros.train.warm import load_heads, load_start, restore_norms
 from wm_ros.types import FEATURE_GRID, WINDOW_FRAMES
 
-__all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'frame_stage',
-           'render', 'train', 'window_stage']
+__all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'encode',
+           'frame_stage', 'render', 'train', 'window_stage']
 
 
 def train(folder: Path, settings: Settings) -> Path:
@@ -70,9 +70,18 @@ def render(folder: Path, settings: Settings) -> Path:
     begin(folder, settings, World(), 'render')
     for name, setup, seeds in (('frames', frame_setup, frame_seeds(settings)),
                                ('drives', drive_setup, window_seeds(settings))):
-        for process in produce(ClipStore(folder / name).folder, setup, seeds, settings.workers):
-            process.join()
+        complete(ClipStore(folder / name), setup, seeds, settings.workers, name)
     return folder
+
+
+def encode(folder: Path, settings: Settings) -> Path:
+    """Encode the streams of stage two ahead, with stage one's encoder; return their folder."""
+    begin(folder, settings, World(), 'encode')
+    store = ClipStore(folder / 'windows')
+    setup = functools.partial(window_setup, write_encoder(folder, settings.encode),
+                              folder / 'drives', settings.device)
+    complete(store, setup, window_seeds(settings), settings.workers, 'windows')
+    return store.folder
 
 
 def frame_stage(folder: Path, settings: Settings,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ class ClipStore:
             return dict(clip)
 
 
-def produce(folder: Path, setup: Callable[[], Make], seeds: range, workers: int,
+def produce(folder: Path, setup: Callable[[], Make], seeds: Sequence[int], workers: int,
             nice: int = 0) -> list[multiprocessing.Process]:
     """
     Start workers that make the clips of `seeds` that are not there yet.
@@ -74,7 +75,32 @@ def produce(folder: Path, setup: Callable[[], Make], seeds: range, workers: int,
     return processes
 
 
-def _work(folder: Path, setup: Callable[[], Make], seeds: range, nice: int) -> None:
+def complete(store: ClipStore, setup: Callable[[], Make], seeds: Sequence[int], workers: int,
+             what: str) -> None:
+    """
+    Make the clips of `seeds` that are not there yet, in this process where there are no workers.
+
+    Says on stderr how far it is, as `what`. Raises RuntimeError where a worker fails.
+    """
+    lacking = [seed for seed in seeds if not store.path(seed).exists()]
+    if not workers:
+        make = setup() if lacking else None
+        for seed in lacking:
+            store.write(seed, make(seed))
+        return
+    begin = time.monotonic()
+    started = produce(store.folder, setup, lacking, min(workers, len(lacking)))
+    while any(process.is_alive() for process in started):
+        for process in started:
+            process.join(10.0)
+        left = sum(not store.path(seed).exists() for seed in lacking)
+        print(f'{what}: {len(seeds) - left} of {len(seeds)} drives, '
+              f'{(time.monotonic() - begin) / 60:.1f} min', file=sys.stderr, flush=True)
+    if any(process.exitcode for process in started):
+        raise RuntimeError(f'{store.folder}: a worker has failed, see above')
+
+
+def _work(folder: Path, setup: Callable[[], Make], seeds: Sequence[int], nice: int) -> None:
     import cv2
     cv2.setNumThreads(1)
     os.nice(nice)

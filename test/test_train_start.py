@@ -1,0 +1,98 @@
+"""A run that begins as another one: grown, with its norms back, with its heads and its streams."""
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+
+from safetensors.torch import load_file  # noqa: E402
+from tiny_run import make_run  # noqa: E402
+
+from wm_ros.model.config import PRESETS  # noqa: E402
+from wm_ros.model.teacher import Teacher  # noqa: E402
+from wm_ros.train import pipeline  # noqa: E402
+from wm_ros.train.config import Settings  # noqa: E402
+from wm_ros.train.encode import calibration_frames  # noqa: E402
+from wm_ros.train.loop import load_model  # noqa: E402
+from wm_ros.train.stages import FrameTrainer  # noqa: E402
+from wm_ros.train.store import ClipStore, complete  # noqa: E402
+from wm_ros.train.warm import load_heads  # noqa: E402
+
+
+@pytest.fixture
+def student(tmp_path, monkeypatch):
+    """Return the folder of a tiny student's run."""
+    monkeypatch.setattr(pipeline, 'calibration_frames', lambda run: calibration_frames(run, 2))
+    return make_run(tmp_path / 'student')
+
+
+def settings(student, **given):
+    return Settings(**{'preset': 'teacher-tiny', 'start': str(student), 'clips': str(student),
+                       'workers': 0, 'frame_clips': 3, 'window_clips': 3, 'frame_batch': 1,
+                       'window_batch': 1, 'steps': 2, 'encode': 'torch', **given})
+
+
+def test_a_teacher_starts_as_a_run_of_its_student(student, tmp_path):
+    folder = tmp_path / 'teacher'
+    pipeline.begin(folder, settings(student), pipeline.World(), 'frame')
+    teacher = pipeline.started(settings(student), folder).eval()
+    assert isinstance(teacher, Teacher)
+    assert any(name.endswith('running_mean') for name in teacher.state_dict())
+    batch = next(calibration_frames(student, 1))
+    given = batch['images'], batch['index'], batch['weight']
+    small = load_model(student / 'model.safetensors').eval()
+    with torch.no_grad():
+        for got, want in zip(teacher.encode(*given), small.encode(*given), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+            assert want.abs().max() > 0.1
+
+
+def test_heads_that_fit_are_taken_over(student):
+    trainer = FrameTrainer(PRESETS['teacher-tiny'])
+    load_heads(trainer, student, 'frame')
+    want = load_file(student / 'frame.safetensors')
+    assert torch.equal(trainer.memory_head.weight, want['memory_head.weight'])
+    body = trainer.model.encoder.stages[0][0].conv.weight
+    assert not torch.equal(body, want['model.encoder.stages.0.0.conv.weight'])
+    load_heads(trainer, student, 'nothing')     # an artifact has none
+
+
+def test_stage_two_alone_goes_on_with_the_streams_of_its_start(student, tmp_path, monkeypatch):
+    drawn, fold = [], Teacher.fold
+
+    def recorded(self, *given):
+        drawn.append(self.dense_frames)
+        return fold(self, *given)
+    monkeypatch.setattr(Teacher, 'fold', recorded)
+    folder = tmp_path / 'teacher'
+    path = pipeline.window_stage(folder, settings(student, whole_share=0.5, dense_frames=3))
+    assert isinstance(load_model(path), Teacher)
+    assert (folder / 'windows').resolve() == student / 'windows'
+    assert drawn == [3, 16]     # a few frames at first, all at the end
+    assert not (folder / 'frame.safetensors').exists()
+    alone = tmp_path / 'alone'
+    pipeline.window_stage(alone, settings(student, preset='tiny'))
+    assert (alone / 'frame.safetensors').resolve() == student / 'frame.safetensors'
+
+
+def test_stage_two_alone_wants_streams(student, tmp_path):
+    for path in (student / 'windows').iterdir():
+        path.unlink()
+    (student / 'windows').rmdir()
+    with pytest.raises(ValueError, match='windows/'):
+        pipeline.window_stage(tmp_path / 'teacher', settings(student))
+
+
+def test_what_lacks_is_made_and_a_worker_that_fails_is_told(tmp_path, capsys):
+    store = ClipStore(tmp_path)
+    made = []
+
+    def setup():
+        return lambda seed: made.append(seed) or {'seed': seed}
+    complete(store, setup, range(3), 0, 'clips')
+    complete(store, setup, range(4), 0, 'clips')
+    assert made == [0, 1, 2, 3]
+    complete(store, setup, range(4), 2, 'clips')    # nobody is started for nothing
+    assert made == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match='worker has failed'):
+        complete(store, int, range(4, 5), 1, 'clips')     # returns what nobody can call
+    assert 'clips: 0 of 1 drives' in capsys.readouterr().err
