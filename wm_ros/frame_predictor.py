@@ -51,7 +51,8 @@ class FramePredictor:
         views = self._geometry.arrays([(camera, step) for camera in cameras for step in steps],
                                       plan, scene.images, scene.available)
         out = self._graph.run({
-            **views, 'plan': plan, 'latent': scene.latent, 'skip': scene.skip,
+            **views, 'plan': plan, 'latent': np.ascontiguousarray(scene.latent),
+            'skip': np.ascontiguousarray(scene.skip),
             'ego_motion': scene.ego_motion, 'odometry_mask': np.ones(1, np.float32)})
         drawn = {key: np.rint(255 * np.clip(value, 0, 1)).astype(np.uint8)
                  .reshape(len(cameras), len(steps), *value.shape[1:])

@@ -272,6 +272,11 @@ class Predictor:
         """Forecast under each of several plans; they share one encoding, ids stay as they are."""
         return self._forecasts(list(plans), remember=False)
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Return the newest pictures (160, 400, 3) of the cameras that gave one, by name."""
+        return {name: image for name, image, there in zip(
+            self.rig.names, self._cameras.images, self._cameras.available, strict=True) if there}
+
     def scene(self) -> Scene | None:
         """Return what the newest forecast was made from; None where odometry or model lacked."""
         if self._latent is None or self._encoded is None or not self._odometry_mask[0]:
