@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import array
-import os
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,11 @@ from wm_ros.types import CameraModel, CameraRig
 
 NS = 1_000_000_000
 START_NS = 1_700_000_000 * NS
+#: How long anything may take on a machine that others use too.
+PATIENCE_S = 60.0
 OUTPUTS = {
     'agents': AgentForecastArray, 'occupancy': OccupancyForecast, 'flow': OccupancyFlow,
     'occupancy_grid': OccupancyGrid, 'risk_grid': OccupancyGrid, 'markers': MarkerArray}
-
-
-def domain_id() -> int:
-    """Return a ROS domain that test processes on one machine hardly share."""
-    return 1 + os.getpid() % 100
 
 
 def parameters(**values: Any) -> list[Parameter]:
@@ -76,7 +72,7 @@ class Ros:
 
     def __init__(self) -> None:
         self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain_id())
+        rclpy.init(context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes: list[Node] = []
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -98,7 +94,7 @@ class Ros:
 
     def __exit__(self, *raised: object) -> None:
         self._running = False
-        self._thread.join(5.0)
+        self._thread.join(PATIENCE_S)
         for node in self.nodes:
             self.executor.remove_node(node)
             node.destroy_node()
@@ -139,11 +135,32 @@ class Drive:
         camera = rig.cameras[0]
         self._files = [jpeg(seed, camera.width, camera.height) for seed in range(8)]
 
-    def wait_connected(self, timeout_s: float = 10.0) -> None:
-        """Wait until the node has found the cameras and the odometry."""
-        publishers = [*self.infos.values(), self.odometry]
-        wait_for(lambda: all(entry.get_subscription_count() for entry in publishers), timeout_s,
-                 'the node to subscribe')
+    def wait_connected(self, node: Node | None = None) -> None:
+        """
+        Wait until the node is there and its topics are found, both ways where it is given.
+
+        One in another process may still miss the first messages: see `prime`.
+        """
+        wait_for(lambda: all(entry.get_subscription_count() for entry in (
+            *self.infos.values(), self.odometry, self.plan)) and all(
+                self.images[name].get_subscription_count()
+                or self.raw_images[name].get_subscription_count() for name in self.rig.names),
+            PATIENCE_S, 'the node to subscribe')
+        if node:
+            wait_matched(node, self.node)
+
+    def prime(self) -> None:
+        """Send sets until the first forecast comes."""
+        def forecast() -> bool:
+            self.send_set()
+            try:
+                wait_for(lambda: bool(self.got['agents']), 0.5, 'a forecast')
+            except TimeoutError:
+                return False
+            return True
+
+        wait_for(forecast, PATIENCE_S, 'the first forecast')
+        self.forecast(self.stamp_ns)
 
     def calibrate(self, node: str = 'world_model') -> None:
         """Publish CameraInfo and odometry until the node has them: the first ones may get lost."""
@@ -152,7 +169,7 @@ class Drive:
                         for name in self.rig.names)
                     and self.status('odometry', node).level == bytes([0]))
 
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + PATIENCE_S
         while not ready():
             self.send_info()
             self.send_odometry(self.stamp_ns)
@@ -217,9 +234,9 @@ class Drive:
         """Return the stamps that have come back."""
         return [msg.header.stamp.sec * NS + msg.header.stamp.nanosec for msg in self.got[output]]
 
-    def forecast(self, stamp_ns: int, output: str = 'agents', timeout_s: float = 10.0) -> Any:
+    def forecast(self, stamp_ns: int, output: str = 'agents') -> Any:
         """Return the message of one stamp, waiting for it."""
-        wait_for(lambda: stamp_ns in self.stamps(output), timeout_s, f'{output} of {stamp_ns}')
+        wait_for(lambda: stamp_ns in self.stamps(output), PATIENCE_S, f'{output} of {stamp_ns}')
         return self.got[output][self.stamps(output).index(stamp_ns)]
 
     def status(self, name: str, node: str = 'world_model') -> Any:
@@ -236,20 +253,36 @@ class Drive:
         return next((pair.value for pair in entry.values if pair.key == key), None
                     ) if entry else None
 
-    def wait_status(self, name: str, level: int, text: str = '', timeout_s: float = 10.0,
-                    node: str = 'world_model') -> Any:
-        """Wait until a status of that level and text has come, ever; return it."""
+    def wait_status(self, name: str, level: int, text: str = '', node: str = 'world_model',
+                    meanwhile: Callable[[], Any] = lambda: None) -> Any:
+        """Wait until a status of that level and text has come, ever; `meanwhile` is repeated."""
         def found() -> Any:
             return next((entry for msg in list(self.diagnostics) for entry in msg.status
                          if entry.name == f'{node}: {name}' and entry.level == bytes([level])
                          and text in entry.message), None)
         try:
-            wait_for(lambda: found() is not None, timeout_s, name)
+            wait_for(lambda: meanwhile() or found() is not None, PATIENCE_S, name)
         except TimeoutError:
             entry = self.status(name, node)
             raise AssertionError(f'{name}: want level {level} with {text!r}, got at last '
                                  f'{entry and (entry.level, entry.message)}') from None
         return found()
+
+
+def wait_matched(*nodes: Node) -> None:
+    """Wait until each publisher of these nodes knows each subscription of theirs, and back."""
+    def topics(kind: str) -> Counter[str]:
+        return Counter(entry.topic_name for node in nodes for entry in getattr(node, kind))
+
+    def matched() -> bool:
+        published, subscribed = topics('publishers'), topics('subscriptions')
+        return all(
+            getattr(entry, count)() >= wanted[entry.topic_name]
+            for kind, count, wanted in (('publishers', 'get_subscription_count', subscribed),
+                                        ('subscriptions', 'get_publisher_count', published))
+            for node in nodes for entry in getattr(node, kind) if hasattr(entry, count))
+
+    wait_for(matched, PATIENCE_S, 'publishers and subscriptions to find each other')
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

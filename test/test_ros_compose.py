@@ -10,7 +10,7 @@ from fakes import make_fake_artifact, make_rig
 
 pytest.importorskip('rclpy')
 
-from ros_drive import Drive, Ros, wait_for, write_rig
+from ros_drive import PATIENCE_S, Drive, Ros, wait_for, wait_matched, write_rig
 
 EXAMPLE = Path(__file__).resolve().parent.parent / 'docs' / 'examples' / 'compose.py'
 
@@ -23,16 +23,17 @@ def test_two_instances_and_a_planner_share_one_executor(tmp_path):
     artifact = str(make_fake_artifact(tmp_path / 'artifact'))
     with Ros() as inside, Ros() as outside:
         planner = inside.add(compose.Planner(context=inside.context))
-        for side in compose.SIDES:
-            inside.add(compose.world_model(
-                side, write_rig(rig, tmp_path), artifact, context=inside.context))
+        models = [inside.add(compose.world_model(
+            side, write_rig(rig, tmp_path), artifact, context=inside.context))
+            for side in compose.SIDES]
         drives = [Drive(outside, rig, namespace=side) for side in compose.SIDES]
-        for drive, side in zip(drives, compose.SIDES, strict=True):
-            drive.wait_connected()
+        for drive, model, side in zip(drives, models, compose.SIDES, strict=True):
+            drive.wait_connected(model)
+            wait_matched(model, planner)
             drive.calibrate(f'{side}/world_model')
         for drive in drives:
             drive.run(14)
         # Each answers its own cameras alone.
         assert [len(drive.got['agents']) for drive in drives] == [14, 14]
-        wait_for(lambda: set(planner.agents) == {'left', 'right'}, 5.0, 'the planner')
+        wait_for(lambda: set(planner.agents) == {'left', 'right'}, PATIENCE_S, 'the planner')
         assert min(planner.agents.values()) > 0

@@ -13,7 +13,15 @@ pytest.importorskip('rclpy')
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from ros_drive import OUTPUTS, Ros, parameters, wait_for, write_rig
+from ros_drive import (
+    OUTPUTS,
+    PATIENCE_S,
+    Ros,
+    parameters,
+    wait_for,
+    wait_matched,
+    write_rig,
+)
 
 from wm_ros.cli.main import main
 from wm_ros.data.bag import BagReader
@@ -43,7 +51,7 @@ def played(reader, folder, artifact, rate=None):
     with Ros() as inside, Ros() as outside:
         node = inside.add(WorldModelNode(context=inside.context, parameter_overrides=parameters(
             autostart=True, artifact=str(artifact), threads=1, odometry_wait_ms=500.0,
-            set_deadline_ms=500.0, rig_file=write_rig(reader.rig(), folder), **RELIABLE)))
+            set_deadline_ms=2000.0, rig_file=write_rig(reader.rig(), folder), **RELIABLE)))
         listener = outside.add(Node('listener', context=outside.context))
         for topic, kind in TOPICS.items():
             listener.create_subscription(kind, topic, got[topic].append,
@@ -52,9 +60,8 @@ def played(reader, folder, artifact, rate=None):
         publishers = {topic.name: player.create_publisher(
             message_class(topic.type_name), topic.name, 500) for topic in reader.topics.values()
             if not topic.name.startswith(('/truth/', '/tf_static'))}
-        wait_for(lambda: node.pipeline and node.pipeline.active and all(
-            publisher.get_subscription_count() for publisher in publishers.values()) and all(
-            listener.count_publishers(topic) for topic in TOPICS), 30.0, 'the node')
+        wait_for(lambda: node.health.state == 'active', PATIENCE_S, 'the node')
+        wait_matched(node, listener, player)
         agents, sets, newest = got['/world_model/agents'], 0, 0
         begin, first_ns = time.monotonic(), reader.start_ns
         for topic, _, time_ns, data in reader.raw(publishers):
@@ -62,18 +69,18 @@ def played(reader, folder, artifact, rate=None):
                 time.sleep(max(0.0, begin + (time_ns - first_ns) / 1e9 / rate - time.monotonic()))
             elif topic.endswith('compressed') and time_ns > newest:
                 # A busy machine sheds nothing like this.
-                wait_for(lambda: len(agents) >= sets, 20.0, 'the forecast before')  # noqa: B023
+                wait_for(lambda: len(agents) >= sets, PATIENCE_S, 'the forecast before')  # noqa: B023
                 sets = sets + 1
             if topic.endswith('compressed'):
                 newest = time_ns
             publishers[topic].publish(bytes(data))
         if rate:
-            wait_for(lambda: agents and header_stamp_ns(agents[-1]) == newest, 20.0,
+            wait_for(lambda: agents and header_stamp_ns(agents[-1]) == newest, PATIENCE_S,
                      'the last forecast')
         else:
-            wait_for(lambda: len(agents) == SETS, 20.0, 'the last forecast')
-        wait_for(lambda: all(len(got[topic]) == len(agents) for topic in list(TOPICS)[:3]), 10.0,
-                 'the layers')
+            wait_for(lambda: len(agents) == SETS, PATIENCE_S, 'the last forecast')
+        wait_for(lambda: all(len(got[topic]) == len(agents) for topic in list(TOPICS)[:3]),
+                 PATIENCE_S, 'the layers')
     return got
 
 

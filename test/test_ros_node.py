@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,18 @@ pytest.importorskip('rclpy')
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_drive import NS, Drive, Ros, info_of, parameters, set_stamp, wait_for, write_rig
+from ros_drive import (
+    NS,
+    PATIENCE_S,
+    Drive,
+    Ros,
+    info_of,
+    parameters,
+    set_stamp,
+    wait_for,
+    wait_matched,
+    write_rig,
+)
 from sensor_msgs.msg import Image
 
 from wm_ros.messages import MessageTypes
@@ -23,6 +33,9 @@ from wm_ros.ros.node import WorldModelNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 OK, WARN, ERROR = 0, 1, 2
+#: The longest that parameters allow: no set is to be given up because the machine is busy. What
+#: happens at the limits, test_ros_pipeline.py holds by a clock of its own.
+PATIENT = {'set_deadline_ms': 2000.0, 'odometry_wait_ms': 500.0, 'diagnostics_period_s': 0.2}
 
 
 @pytest.fixture(scope='module')
@@ -37,15 +50,21 @@ def world(tmp_path, artifact):
     with Ros() as inside, Ros() as outside:
         def start(outputs=('agents',), connect=True, **values):
             values = {'autostart': True, 'artifact': artifact, 'threads': 1,
-                      'rig_file': write_rig(rig, tmp_path), **values}
+                      'rig_file': write_rig(rig, tmp_path), **PATIENT, **values}
             node = inside.add(WorldModelNode(
                 context=inside.context, parameter_overrides=parameters(**values)))
             drive = Drive(outside, rig, outputs=outputs)
             if connect:
-                drive.wait_connected()
+                drive.wait_connected(node)
                 drive.calibrate()
             return node, drive
         yield start
+
+
+def while_sent(drive, camera, problem, send):
+    """Wait until an ERROR of a camera is told: 175 ms after its last picture, that is what is."""
+    drive.wait_status(f'camera {camera}', ERROR, problem,
+                      meanwhile=lambda: drive.forecast(send()) and None)
 
 
 def test_forecasts_every_set_with_all_outputs(world):
@@ -67,6 +86,7 @@ def test_forecasts_every_set_with_all_outputs(world):
         drive.forecast(stamps[-1], name)
     # An invalid forecast is on no grid: that type cannot say so.
     assert drive.stamps('occupancy_grid') == stamps[13:]
+    wait_for(lambda: len(drive.got['markers']) == 18, PATIENCE_S, 'the markers')
     assert len(drive.got['markers'][-1].markers) > 2 * len(last.agents)
 
 
@@ -107,7 +127,7 @@ def test_unknown_encoding_is_named_and_recovers(world):
     assert not bad.info.valid
     assert "encoding 'bayer_magic', want one of rgb8" in bad.info.invalid_reasons[0]
     assert list(bad.info.window.camera_states) == [WindowInfo.CAMERA_CORRUPT, WindowInfo.CAMERA_OK]
-    drive.wait_status('camera camera_0', ERROR, "encoding 'bayer_magic'")
+    while_sent(drive, 'camera_0', "encoding 'bayer_magic'", lambda: send('bayer_magic'))
     assert drive.forecast(send('bgr8')).info.valid
 
 
@@ -124,7 +144,7 @@ def test_truncated_jpeg_is_named_and_recovers(world):
     bad = drive.forecast(drive.send_set())
     assert not bad.info.valid
     assert 'camera_1' in bad.info.invalid_reasons[0] and 'truncated' in bad.info.invalid_reasons[0]
-    drive.wait_status('camera camera_1', ERROR, 'corrupt')
+    while_sent(drive, 'camera_1', 'corrupt', drive.send_set)
     drive.edit = lambda name, msg: msg
     assert drive.forecast(drive.send_set()).info.valid
 
@@ -148,8 +168,8 @@ def test_wrong_size_is_named_and_recovers(world):
 
 
 def test_missing_camera_info_and_bad_k_keep_the_camera_out(world):
-    _, drive = world(connect=False)
-    drive.wait_connected()
+    node, drive = world(connect=False)
+    drive.wait_connected(node)
     bad = info_of(drive.rig.cameras[1])
     bad.k[0] = float('nan')
     drive.send_info(camera_1=bad)
@@ -165,8 +185,8 @@ def test_missing_camera_info_and_bad_k_keep_the_camera_out(world):
 
 
 def test_no_camera_info_at_all_publishes_invalid_forecasts_that_say_so(world):
-    _, drive = world(connect=False)
-    drive.wait_connected()
+    node, drive = world(connect=False)
+    drive.wait_connected(node)
     stamp = drive.send_set()
     forecast = drive.forecast(stamp)
     assert 'camera camera_0: no CameraInfo yet' in forecast.info.invalid_reasons
@@ -174,7 +194,7 @@ def test_no_camera_info_at_all_publishes_invalid_forecasts_that_say_so(world):
 
 
 def test_missing_camera_is_reported_and_comes_back(world):
-    _, drive = world()
+    _, drive = world(set_deadline_ms=300.0)
     stamps = drive.run(16)
     assert drive.forecast(stamps[-1]).info.valid
     drive.diagnostics.clear()
@@ -193,11 +213,11 @@ def test_missing_camera_is_reported_and_comes_back(world):
         return any(entry.name.endswith('camera camera_1') and entry.level == bytes([OK])
                    for msg in list(drive.diagnostics) for entry in msg.status)
 
-    wait_for(back, 10.0, 'the camera to be well again')
+    wait_for(back, PATIENCE_S, 'the camera to be well again')
 
 
 def test_a_given_plan_is_used_until_it_is_too_old(world):
-    _, drive = world()
+    node, drive = world()
     drive.run(15)
     types: MessageTypes = message_types()
     stamp = drive.stamp_ns + NS // 10
@@ -205,7 +225,7 @@ def test_a_given_plan_is_used_until_it_is_too_old(world):
                    times_from_start=[types.duration(NS // 2 * i) for i in range(1, 7)],
                    poses=[types.pose(1.0 * i, 0.1 * i, 0.0) for i in range(1, 7)])
     drive.plan.publish(plan)
-    time.sleep(0.1)
+    wait_for(lambda: node.pipeline._plan, PATIENCE_S, 'the plan')
     used = drive.forecast(drive.send_set()).info.ego_plan
     assert used.source == EgoPlan.SOURCE_GIVEN
     assert [pose.position.y for pose in used.poses] == pytest.approx(
@@ -217,7 +237,7 @@ def test_a_given_plan_is_used_until_it_is_too_old(world):
     wait_for(lambda: any(value.key == 'plan_problem' and 'old, want at most 1 s' in value.value
                          for msg in list(drive.diagnostics) for status in msg.status
                          if status.name.endswith('window') for value in status.values),
-             10.0, 'the problem with the plan')
+             PATIENCE_S, 'the problem with the plan')
 
 
 def test_without_odometry_the_forecast_says_so(world):
@@ -248,7 +268,7 @@ def test_a_clock_that_steps_back_starts_a_new_window(world):
 
 
 def test_one_camera_with_a_wrong_clock_is_left_out_and_named(world):
-    _, drive = world()
+    _, drive = world(set_deadline_ms=300.0)
     drive.run(16)
 
     def an_hour_ahead(name, msg):
@@ -261,7 +281,7 @@ def test_one_camera_with_a_wrong_clock_is_left_out_and_named(world):
     assert [msg.info.window.frames_used for msg in missed] == [16] * 3
     assert all(list(msg.info.window.camera_states) ==
                [WindowInfo.CAMERA_OK, WindowInfo.CAMERA_MISSING] for msg in missed)
-    drive.wait_status('camera camera_1', ERROR, "stamps far from the other cameras'")
+    while_sent(drive, 'camera_1', "stamps far from the other cameras'", drive.send_set)
     drive.edit = lambda name, msg: msg
     assert drive.forecast(drive.run(1)[0]).info.valid
 
@@ -271,13 +291,13 @@ def test_simulated_time_may_stop_and_step_back(world):
     from rosgraph_msgs.msg import Clock
     node, drive = world(use_sim_time=True)
     clock = drive.node.create_publisher(Clock, '/clock', 10)
-    wait_for(lambda: clock.get_subscription_count() > 0, 10.0, 'the node to follow /clock')
+    wait_matched(node, drive.node)
 
     def tick(stamp_ns):
         msg = Clock()
         msg.clock.sec, msg.clock.nanosec = divmod(stamp_ns, NS)
         clock.publish(msg)
-        wait_for(lambda: node.get_clock().now().nanoseconds == stamp_ns, 10.0, 'the clock')
+        wait_for(lambda: node.get_clock().now().nanoseconds == stamp_ns, PATIENCE_S, 'the clock')
 
     tick(drive.stamp_ns)
     drive.run(16)   # the clock stands all the while
@@ -354,7 +374,7 @@ def test_every_transition_can_be_walked_again(world):
     for _ in range(3):
         assert node.trigger_configure() == SUCCESS
         assert node.trigger_activate() == SUCCESS
-        drive.wait_connected()
+        drive.wait_connected(node)
         drive.diagnostics.clear()
         drive.calibrate()
         drive.run(2)
@@ -364,10 +384,11 @@ def test_every_transition_can_be_walked_again(world):
         # Active again means an empty window, though the calibration is kept.
         assert drive.forecast(stamps[0]).info.window.frames_used == 1
         drive.send_set()    # in the middle of inference
-        began = time.monotonic()
-        assert node.trigger_deactivate() == SUCCESS
-        assert time.monotonic() - began < 2.0
+        assert node.trigger_deactivate() == SUCCESS     # else its thread was not back in 1.5 s
         assert node.trigger_cleanup() == SUCCESS
+        wait_for(lambda: not any(publisher.get_subscription_count() for publisher in (
+            *drive.images.values(), *drive.infos.values(), drive.odometry)), PATIENCE_S,
+            'its subscriptions to be gone')
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
     assert node.finalized
@@ -396,7 +417,12 @@ def test_failing_inference_is_reported_and_deactivates_the_node(world, monkeypat
         raise RuntimeError('device lost')
 
     monkeypatch.setattr(node.pipeline.engine, 'encode', broken)
-    drive.run(8, 0.03)
+
+    def deactivated():      # five failures in a row; what is sent too fast is shed before it fails
+        drive.run(1, 0.05)
+        return node.health.state == 'inactive'
+
+    wait_for(deactivated, PATIENCE_S, 'the node to deactivate itself')
     drive.wait_status('node', WARN, 'deactivated itself: RuntimeError: device lost')
     monkeypatch.undo()
     assert node.trigger_activate() == SUCCESS

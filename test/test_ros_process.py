@@ -14,15 +14,18 @@ from fakes import make_fake_artifact, make_rig
 
 pytest.importorskip('rclpy')
 
-from ros_drive import Drive, Ros, domain_id, wait_for, write_rig
+from ros_drive import PATIENCE_S, Drive, Ros, wait_for, write_rig
 
 from wm_ros.cli.environment import child_environment
+from wm_ros.ros.main import EXIT_S
 
-#: Runs the node and, when it ends, says which heavy modules it had imported.
+#: Runs the node, without the alarm that ends it after two seconds on a busy machine as well, and
+#: says in the end which heavy modules it had imported.
 RUN = """
 import os, sys
-from wm_ros.ros.main import run
-code = run()
+from wm_ros.ros import main
+main.EXIT_S = 600
+code = main.run()
 print('imported:', sorted({'torch', 'onnx', 'rosbags', 'matplotlib'} & set(sys.modules)))
 sys.stdout.flush()
 os._exit(code)
@@ -39,7 +42,7 @@ def then():
     import wm_ros.ros.loading as loading
     def create_backend(*args, **options):
         print('compiling', flush=True)
-        ctypes.CDLL(None).sleep(60)
+        ctypes.CDLL(None).sleep(100)
     loading.create_backend = create_backend
     return stop
 main._stop_on_signals = then
@@ -61,7 +64,7 @@ def process(tmp_path):
         child = subprocess.Popen(
             [sys.executable, *program, '--ros-args', *arguments], stdout=log,
             stderr=subprocess.STDOUT,
-            env=child_environment(ROS_DOMAIN_ID=str(domain_id()), PYTHONUNBUFFERED='1'))
+            env=child_environment(PYTHONUNBUFFERED='1'))
         started.append(child)
         return child
 
@@ -73,44 +76,49 @@ def process(tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_within_two_seconds_during_inference_and_without_torch(process, tmp_path, number):
+def test_it_ends_by_itself_during_inference_and_without_torch(process, tmp_path, number):
+    """In a tenth of a second on a quiet machine, and much sooner than it starts on any."""
     artifact = make_fake_artifact(tmp_path / 'artifact')
     path = tmp_path / 'log'
     with path.open('wb') as log, Ros() as outside:
-        child = process(log, artifact=artifact)
+        began = time.monotonic()
+        child = process(log, artifact=artifact, set_deadline_ms=2000.0)
         drive = Drive(outside, make_rig(2))
-        drive.wait_connected(20.0)
+        drive.wait_connected()
+        start_s = time.monotonic() - began
         drive.calibrate()
-        drive.run(3)
+        drive.prime()
         for _ in range(3):
             drive.send_set()
         began = time.monotonic()
         os.kill(child.pid, number)
-        assert child.wait(5.0) == 0
-        assert time.monotonic() - began < 2.0
+        assert child.wait(PATIENCE_S) == 0
+        assert time.monotonic() - began < max(EXIT_S, start_s)
     assert 'imported: []' in path.read_text()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_within_two_seconds_while_the_model_compiles(process, tmp_path, number):
+def test_its_alarm_ends_it_within_two_seconds_while_the_model_compiles(process, tmp_path, number):
+    """The kernel's alarm, set as soon as the signal comes: no library can hold it up."""
     path = tmp_path / 'log'
     with path.open('wb') as log:
         child = process(log, ['-c', COMPILE], artifact=make_fake_artifact(tmp_path / 'artifact'))
-        wait_for(lambda: 'compiling' in path.read_text(), 30.0, 'the compilation')
+        wait_for(lambda: 'compiling' in path.read_text(), PATIENCE_S, 'the compilation')
         began = time.monotonic()
         child.send_signal(number)
-        child.wait(10.0)
-        assert time.monotonic() - began < 2.0
+        assert child.wait(PATIENCE_S) == -signal.SIGALRM
+        assert EXIT_S < 2.0
+        assert time.monotonic() - began < PATIENCE_S / 2     # not the minute that it compiles for
 
 
 def test_bad_files_leave_a_process_that_says_so_and_still_ends(process, tmp_path):
     path = tmp_path / 'log'
     with path.open('wb') as log:
-        child = process(log, ['-m', 'wm_ros.ros.main'], artifact=tmp_path / 'nothing')
-        wait_for(lambda: 'manifest.json: No such file' in path.read_text(), 20.0, 'the cause')
+        child = process(log, artifact=tmp_path / 'nothing')
+        wait_for(lambda: 'manifest.json: No such file' in path.read_text(), PATIENCE_S, 'the cause')
         assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        assert child.wait(2.0) == 0
+        assert child.wait(PATIENCE_S) == 0
 
 
 def test_only_this_folder_imports_ros():

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from ros_drive import PATIENCE_S, wait_for
+
 from wm_ros.image import ImageError
 from wm_ros.ros.convert import RawImage
 from wm_ros.ros.worker import MAX_SHED_IN_A_ROW, MAX_WAITING, Job, Worker
@@ -17,22 +19,19 @@ from wm_ros.types import Frame, FrameSet
 
 
 class SlowPredictor:
-    """Takes a given time; remembers what it was asked for."""
+    """Encodes when its gate is open; remembers what it was asked for."""
 
-    def __init__(self, encode_s=0.0, forecast_s=0.0):
-        self.encode_s, self.forecast_s = encode_s, forecast_s
+    def __init__(self):
         self.encoded, self.gate = [], threading.Event()
         self.gate.set()
         self.entered = threading.Event()
 
     def encode(self, frames, ego):
         self.entered.set()
-        self.gate.wait(5.0)
-        time.sleep(self.encode_s)
+        self.gate.wait(PATIENCE_S)
         self.encoded.append(frames.stamp_ns)
 
     def forecast(self, plan=None):
-        time.sleep(self.forecast_s)
         return self.encoded[-1]
 
 
@@ -57,14 +56,14 @@ class Bench:
         return self
 
     def __exit__(self, *raised):
-        assert self.worker.stop(3.0)
+        assert self.worker.stop(PATIENCE_S)
 
 
 def settle(bench):
     """Wait until everything that was submitted is done."""
     done = threading.Event()
     bench.worker.call(done.set)
-    assert done.wait(5.0)
+    assert done.wait(PATIENCE_S)
 
 
 def test_every_set_is_forecast_while_the_thread_keeps_up():
@@ -83,7 +82,7 @@ def test_forecasts_are_shed_before_encodes_and_the_newest_wins():
     with Bench(predictor) as bench:
         predictor.gate.clear()
         bench.submit(0)
-        assert predictor.entered.wait(5.0)   # set 0 is being encoded
+        assert predictor.entered.wait(PATIENCE_S)   # set 0 is being encoded
         bench.submit(1)
         bench.submit(2)
         predictor.gate.set()
@@ -99,7 +98,7 @@ def test_after_a_stall_the_sets_that_wait_are_all_encoded():
     with Bench(predictor) as bench:
         predictor.gate.clear()
         bench.submit(0)
-        assert predictor.entered.wait(5.0)
+        assert predictor.entered.wait(PATIENCE_S)
         for stamp in range(1, MAX_WAITING + 1):
             bench.submit(stamp)
         predictor.gate.set()
@@ -113,7 +112,7 @@ def test_after_a_long_stall_only_the_newest_set_counts():
     with Bench(predictor) as bench:
         predictor.gate.clear()
         bench.submit(0)
-        assert predictor.entered.wait(5.0)
+        assert predictor.entered.wait(PATIENCE_S)
         for stamp in range(1, MAX_WAITING + 3):
             bench.submit(stamp)
         predictor.gate.set()
@@ -132,9 +131,7 @@ def test_a_forecast_is_never_shed_more_than_seven_times_in_a_row():
                 bench.submit(frames.stamp_ns + 1)
         predictor.encode = encode
         bench.submit(0)
-        settle(bench)
-        while len(predictor.encoded) < 41:
-            time.sleep(0.01)
+        wait_for(lambda: len(predictor.encoded) == 41, PATIENCE_S, 'the sets')
         settle(bench)
     assert bench.published == [MAX_SHED_IN_A_ROW, 15, 23, 31, 39, 40]
     assert bench.worker.counters.shed_encodes == 0
@@ -158,14 +155,12 @@ class Overload:
 
     def run(self):
         self.worker.start()
-        self._arrive()
+        self.worker.call(self._arrive)
         counters = self.worker.counters
-        until = time.monotonic() + 20.0
-        while counters.encoded + counters.shed_encodes < self.SETS:
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_for(lambda: counters.encoded + counters.shed_encodes == self.SETS, PATIENCE_S,
+                 'the sets')
         settle(self)
-        assert self.worker.stop(3.0)
+        assert self.worker.stop(PATIENCE_S)
 
     def _arrive(self):
         while self.sent < self.SETS and self.sent * self.PERIOD <= self.now:
@@ -219,7 +214,7 @@ def test_commands_run_between_sets_in_order():
     with Bench(predictor) as bench:
         predictor.gate.clear()
         bench.submit(0)
-        predictor.entered.wait(5.0)
+        assert predictor.entered.wait(PATIENCE_S)
         seen = []
         bench.submit(1)
         bench.worker.call(lambda: seen.extend(predictor.encoded))
@@ -233,13 +228,13 @@ def test_commands_outlive_sets_that_are_dropped():
     with Bench(predictor) as bench:
         predictor.gate.clear()
         bench.submit(0)
-        predictor.entered.wait(5.0)
+        assert predictor.entered.wait(PATIENCE_S)
         ran = threading.Event()
         bench.worker.call(ran.set)
         for stamp in range(1, 6):
             bench.submit(stamp)
         predictor.gate.set()
-        assert ran.wait(5.0)
+        assert ran.wait(PATIENCE_S)
 
 
 def test_failures_are_reported_and_do_not_end_the_thread():
@@ -272,14 +267,16 @@ def test_images_are_decoded_in_the_thread_and_bad_ones_are_named():
 
 
 def test_stop_in_the_middle_of_inference_publishes_nothing_more():
-    bench = Bench(SlowPredictor(encode_s=0.2))
+    bench = Bench(SlowPredictor())
+    bench.predictor.gate.clear()
     bench.worker.start()
     bench.submit(0)
     bench.submit(1)
-    bench.predictor.entered.wait(5.0)
-    began = time.monotonic()
-    assert bench.worker.stop(2.0)
-    assert time.monotonic() - began < 0.5
+    assert bench.predictor.entered.wait(PATIENCE_S)
+    assert not bench.worker.stop(0.0)   # it is told, and in the middle of the first set
+    bench.predictor.gate.set()
+    bench.worker._thread.join(PATIENCE_S)
+    assert bench.worker.stop(0.0)
     assert bench.published == [] and bench.predictor.encoded == [0]
 
 
@@ -289,9 +286,9 @@ def test_a_library_that_hangs_is_waited_for_once():
     bench = Bench(predictor)
     bench.worker.start()
     bench.submit(0)
-    predictor.entered.wait(5.0)
+    assert predictor.entered.wait(PATIENCE_S)
     began = time.monotonic()
     assert not bench.worker.stop(0.2)
-    assert not bench.worker.stop(5.0)
-    assert time.monotonic() - began < 1.0
+    assert not bench.worker.stop(2 * PATIENCE_S)
+    assert time.monotonic() - began < PATIENCE_S / 2
     predictor.gate.set()

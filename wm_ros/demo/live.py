@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,19 @@ from typing import Any
 import numpy as np
 
 from wm_ros.data.bag import BagReader
-from wm_ros.demo.processes import Process, ProcessError, peak_memory_mb
+from wm_ros.demo.processes import Process, ProcessError, peak_memory_mb, waited_s
 from wm_ros.share import share_path
 
 NODE = '/world_model'
 #: A node that loads and compiles its model takes seconds; a slow machine more.
 START_S = 90.0
+#: How long the last forecast may take, and what the node then says of it.
+LAST_S = 15.0
+#: What the node counts: sets by what became of them, in two statuses of its diagnostics.
+COUNTS = {
+    'window': ('sets_formed', 'sets_used', 'sets_skipped', 'sets_overtaken', 'sets_flushed',
+               'buffer_overruns'),
+    'inference': ('encoded', 'forecasts', 'failures', 'shed_encodes', 'shed_forecasts')}
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class LiveRun:
     What a live run left: the bag of forecasts and what was measured.
 
     `latency_ms` maps a stamp to the time from the last picture's publication to the forecast's
-    arrival; `sets` are the stamps of the camera sets that were played.
+    arrival; `sets` are the stamps of the camera sets that were played. `node_waited_s` is how long
+    the node waited for a processor meanwhile, which others had.
     """
 
     bag: Path
@@ -44,6 +53,7 @@ class LiveRun:
     node_memory_mb: float | None
     node_exit_s: float
     start_seconds: float
+    node_waited_s: float = 0.0
 
 
 def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, backend: str,
@@ -54,10 +64,10 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
     Raises ProcessError, with the last lines of the process that failed, where the node does not
     start, ends early, or publishes nothing.
     """
-    out = folder / 'forecasts'
+    out, agents = folder / 'forecasts', f'{NODE}/agents'
     shutil.rmtree(out, ignore_errors=True)
     domain = int(os.environ.get('ROS_DOMAIN_ID') or 1 + os.getpid() % 99)
-    play_log, record_log = folder / 'player.json', folder / 'recorder.json'
+    play_log, record_log = folder / 'player.json', folder / 'recorder.jsonl'
     for path in (play_log, record_log):
         path.unlink(missing_ok=True)
     node_arguments = ['--ros-args', '--params-file',
@@ -68,11 +78,15 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
         node_arguments += ['-p', f'{name}:={value}']
     with (Process('recorder', 'wm_ros.ros.recorder',
                   [str(out), '--topics', f'{NODE}/.*', '/diagnostics', '--log', str(record_log)],
-                  folder / 'recorder.log', domain) as recorder,
+                  folder / 'recorder.log', domain, end_s=60.0) as recorder,
           Process('node', 'wm_ros.ros.main', node_arguments, folder / 'node.log',
-                  domain) as node):
+                  domain, fatal='on_configure: ') as node):
         say('node: starting')
         start = time.monotonic()
+        if not wait_until(lambda: agents in recorded(record_log), START_S, (node, recorder)):
+            raise ProcessError(f'no topic {agents} after {START_S:.0f} s; the node: '
+                               f'{node.last_lines(3)}')
+        begun, waited = time.monotonic() - start, waited_s(node.pid)
         with Process('player', 'wm_ros.ros.player',
                      [str(drive), '--rate', str(rate), '--wait', str(START_S), '--log',
                       str(play_log)], folder / 'player.log', domain) as player:
@@ -82,24 +96,70 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
                 # The player only knows that nobody listens; the node knows why.
                 raise ProcessError(f'{err}; the node: {node.last_lines(3)}') from err
         played = json.loads(play_log.read_text())
-        begun = time.monotonic() - start - played['seconds']
-        time.sleep(1.0)     # the last forecast is on its way
-        memory = peak_memory_mb(node.pid)
+        published = {int(stamp): ns for stamp, ns in played['published_ns'].items()}
+        # Where the last picture was lost there is nothing to wait for, and the summary says so.
+        wait_until(lambda: reported(recorded(record_log), agents, max(published)), LAST_S,
+                   (node, recorder))
+        memory, waited = peak_memory_mb(node.pid), waited_s(node.pid) - waited
         exit_s = node.end()
-        if node.code:
+        # A host without a free processor lets the node's own alarm come first.
+        if node.code not in (0, -signal.SIGALRM):
             raise ProcessError(f'node ended with code {node.code}: {node.last_lines()}')
         recorder.end()
-        if recorder.code or not record_log.is_file():
+        if recorder.code:
             raise ProcessError(f'recorder ended with code {recorder.code}: '
                                f'{recorder.last_lines()}')
-    arrivals = json.loads(record_log.read_text()).get(f'{NODE}/agents', [])
+    arrivals = recorded(record_log)[agents]
     if not arrivals:
         raise ProcessError(f'the node published nothing: {node.last_lines()}')
-    published = {int(stamp): ns for stamp, ns in played['published_ns'].items()}
     latency = {stamp: (ns - published[stamp]) / 1e6 for stamp, ns in arrivals
                if stamp in published}
     return LiveRun(out, sorted(published), latency, played['seconds'], played['lag_ms'], memory,
-                   exit_s, begun)
+                   exit_s, begun, waited)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float,
+               beside: Sequence[Process] = ()) -> bool:
+    """Wait until a condition holds; return False after `timeout_s`. Processes must be well."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        for process in beside:
+            process.check()
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def recorded(log: Path) -> dict[str, list[tuple[int, int]]]:
+    """Return (stamp, arrival) of what a recorder has so far, of every topic it listens to."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for line in log.read_text().splitlines(keepends=True) if log.is_file() else ():
+        if line.endswith('\n'):         # else it is being written
+            topic, stamp_ns, arrival_ns = json.loads(line)
+            arrivals = found.setdefault(topic, [])
+            if stamp_ns is not None:
+                arrivals.append((stamp_ns, arrival_ns))
+    return found
+
+
+def reported(arrivals: dict[str, list[tuple[int, int]]], topic: str, stamp_ns: int) -> bool:
+    """Tell whether a message of that stamp came and diagnostics after it: the second surely are."""
+    came = next((at for stamp, at in arrivals[topic] if stamp == stamp_ns), None)
+    return came is not None and sum(
+        at > came for _, at in arrivals.get('/diagnostics', ())) >= 2
+
+
+def node_counts(bag: Path) -> dict[str, int]:
+    """Return what the node had counted, by the last of its diagnostics that hold it: `COUNTS`."""
+    found: dict[str, int] = {}
+    with BagReader(bag) as reader:
+        for _, _, msg in reader.read(['/diagnostics']):
+            for entry in msg.status:
+                wanted = COUNTS.get(entry.name.rpartition(' ')[2], ())
+                found.update({item.key: int(item.value) for item in entry.values
+                              if item.key in wanted})
+    return found
 
 
 def node_stages(bag: Path) -> dict[str, float]:
@@ -136,13 +196,14 @@ def summarise(run: LiveRun, forecasts: list[Any], scores: dict[str, Any] | None)
         'sets': len(run.sets), 'forecasts': len(by_stamp),
         'rate_in_hz': round((len(run.sets) - 1) / span_s, 2),
         'rate_out_hz': round(max(len(by_stamp) - 1, 0) / span_s, 2),
-        'dropped': len(set(run.sets) - set(by_stamp)),
+        'dropped': len(set(run.sets) - set(by_stamp)), 'node_counts': node_counts(run.bag),
         'sets_before_first_valid': len(run.sets) - len(after),
         'valid_share_after_first': (sum(s in by_stamp and by_stamp[s].valid for s in after)
                                     / len(after) if after else 0.0),
         'latency_p50_ms': percentile(50), 'latency_p95_ms': percentile(95),
         'latency_max_ms': percentile(100), 'player_lag_ms': round(run.player_lag_ms, 1),
         'node_start_s': round(run.start_seconds, 1), 'node_exit_s': round(run.node_exit_s, 2),
+        'node_waited_s': round(run.node_waited_s, 2),
         'node_peak_memory_mb': run.node_memory_mb and round(run.node_memory_mb),
         'model_hash': forecasts[-1].model_hash if forecasts else '',
         'precision': forecasts[-1].precision if forecasts else {},
@@ -160,7 +221,7 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         'Live node on a simulated drive', '',
         line('camera sets in', f'{summary["sets"]} at {summary["rate_in_hz"]:.1f} Hz'),
         line('forecasts out', f'{summary["forecasts"]} at {summary["rate_out_hz"]:.1f} Hz'),
-        line('dropped', f'{summary["dropped"]}'),
+        line('dropped', f'{summary["dropped"]}{_causes(summary["node_counts"])}'),
         line('first valid forecast', f'set {summary["sets_before_first_valid"] + 1}, then '
              f'{100 * summary["valid_share_after_first"]:.1f} % valid'),
         line('stamp to publish, p50 / p95', 'none' if summary['latency_p50_ms'] is None else
@@ -169,7 +230,8 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         line('  of that, inside the node', _stages(summary['node_stages_p50_ms'])),
         line('node', f'started in {summary["node_start_s"]:.1f} s, ended in '
              f'{summary["node_exit_s"]:.1f} s, peak memory '
-             f'{summary["node_peak_memory_mb"] or float("nan"):.0f} MB'),
+             f'{summary["node_peak_memory_mb"] or float("nan"):.0f} MB, waited '
+             f'{summary["node_waited_s"]:.1f} s for a processor'),
         line('model', f'{summary["model_hash"][:12]}, ' + ', '.join(
             f'{stage} {form}' for stage, form in sorted(summary['precision'].items())))]
     if table:
@@ -182,6 +244,13 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
             lines.append(f'  {cells[0]:<18}' + ''.join(
                 f'{cell:>17}' if i < 3 else f'{cell:>25}' for i, cell in enumerate(cells[1:])))
     return '\n'.join(lines)
+
+
+def _causes(counts: dict[str, int]) -> str:
+    """Return what the node says of sets without a forecast, nothing where it lost none."""
+    whole = ('sets_formed', 'sets_used', 'encoded', 'forecasts')
+    lost = [f'{name} {count}' for name, count in counts.items() if count and name not in whole]
+    return f' (the node: {", ".join(lost)})' if lost else ''
 
 
 def _stages(stages: dict[str, float]) -> str:

@@ -24,12 +24,13 @@ class Process:
     A Python module of this package as a process of its own, its output in a file.
 
     A context manager: on the way out the process gets SIGINT, and SIGKILL where that does not help
-    within `end_s`.
+    within `end_s`. One whose log has a line with `fatal` in it has failed, though it may live on.
     """
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path,
-                 domain: int, end_s: float = 10.0) -> None:
+                 domain: int, end_s: float = 10.0, fatal: str | None = None) -> None:
         self.name = name
+        self._fatal = fatal
         self._log = log
         self._end_s = end_s
         # Camera pictures overflow the shared memory of Fast DDS as it comes. Humble's Fast DDS
@@ -61,9 +62,11 @@ class Process:
         return self._process.pid
 
     def check(self) -> None:
-        """Raise ProcessError where the process has ended."""
+        """Raise ProcessError where the process has ended, or has said that it failed."""
         if self.code is not None:
             raise ProcessError(f'{self.name} ended with code {self.code}: {self.last_lines()}')
+        if self._fatal and self._fatal in self._log.read_text(errors='replace'):
+            raise ProcessError(f'{self.name} failed: {self.last_lines()}')
 
     def wait(self, timeout_s: float, beside: Sequence[Process] = ()) -> None:
         """
@@ -112,3 +115,18 @@ def peak_memory_mb(pid: int) -> float | None:
     except OSError:
         pass
     return None
+
+
+def waited_s(pid: int) -> float:
+    """
+    Return how long a process has waited for a processor: its thread that waited longest, seconds.
+
+    0 where the kernel does not tell (/proc/PID/task/*/schedstat, second number).
+    """
+    longest = 0.0
+    for task in Path(f'/proc/{pid}/task').glob('*/schedstat'):
+        try:
+            longest = max(longest, int(task.read_text().split()[1]) / 1e9)
+        except (OSError, IndexError):
+            pass    # a thread that has ended
+    return longest

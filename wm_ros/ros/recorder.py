@@ -4,8 +4,8 @@ Record what a node publishes into an mcap bag, as the CDR bytes that arrive.
     python -m wm_ros.ros.recorder OUT_BAG --topics '/world_model/.*' '/diagnostics' [--log FILE]
 
 Topics are subscribed to as they appear, with the reliability and durability that their publishers
-offer. Ends on SIGINT or SIGTERM and leaves a whole bag. The log, one JSON object, lists for every
-topic (stamp, steady time of arrival).
+offer. Ends on SIGINT or SIGTERM and leaves a whole bag. The log is written as things happen, a line
+each: [topic, stamp, steady time of arrival], and with null for a stamp when a topic was found.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import re
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -35,12 +36,13 @@ LOOK_S = 0.1
 class Recorder:
     """Subscribes to matching topics of one rclpy node and writes what comes."""
 
-    def __init__(self, node: Node, writer: BagWriter, patterns: list[str]) -> None:
+    def __init__(self, node: Node, writer: BagWriter, patterns: list[str],
+                 log: TextIO | None = None) -> None:
         self._node = node
+        self._log = log
         self._writer = writer
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._subscriptions: dict[str, Any] = {}
-        self.arrivals: dict[str, list[tuple[int, int]]] = {}
         node.create_timer(LOOK_S, self.look)
 
     def look(self) -> None:
@@ -63,17 +65,20 @@ class Recorder:
                     durability=DurabilityPolicy.TRANSIENT_LOCAL if latched
                     else DurabilityPolicy.VOLATILE),
                 raw=True)
+            self._note(topic, None)
 
     def _callback(self, topic: str, kind: str) -> Any:
         fields = typestore().fielddefs[kind][1]
         stamped = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
-        arrivals = self.arrivals.setdefault(topic, [])
 
         def received(data: bytes) -> None:
-            now_ns = time.monotonic_ns()
-            arrivals.append((header_stamp_ns(data) if stamped else 0, now_ns))
+            self._note(topic, header_stamp_ns(data) if stamped else 0)
             self._writer.write_raw(topic, kind, time.time_ns(), data)
         return received
+
+    def _note(self, topic: str, stamp_ns: int | None) -> None:
+        if self._log:
+            print(json.dumps([topic, stamp_ns, time.monotonic_ns()]), file=self._log, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='recorder', description=__doc__.split('\n\n')[0])
     parser.add_argument('out', type=Path)
     parser.add_argument('--topics', nargs='+', required=True, help='regular expressions')
-    parser.add_argument('--log', type=Path, help='JSON file to write')
+    parser.add_argument('--log', type=Path, help='file to write, JSON lines')
     parsed, _ = parser.parse_known_args(arguments)
     # Signals are ours: a bag is whole only when it is closed.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -97,11 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        with BagWriter(parsed.out, compress=True) as writer:
-            recorder = Recorder(node, writer, parsed.topics)
+        with (open(parsed.log, 'w') if parsed.log else nullcontext() as log,
+              BagWriter(parsed.out, compress=True) as writer):
+            Recorder(node, writer, parsed.topics, log)      # held by its timer
             while not stopped:
                 executor.spin_once(timeout_sec=0.2)
-    except BagError as err:
+    except (BagError, OSError) as err:
         print(f'recorder: {err}', file=sys.stderr)
         return 1
     except ExternalShutdownException:
@@ -109,8 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-    if parsed.log:
-        parsed.log.write_text(json.dumps(recorder.arrivals))
     return 0
 
 
