@@ -22,11 +22,20 @@ class Spy:
     def __init__(self, backend):
         self._backend = backend
         self.calls = []
+        self.begun = []
         self.change = {}
 
     @property
     def precision(self):
         return self._backend.precision
+
+    @property
+    def channels_last(self):
+        return self._backend.channels_last
+
+    def begin(self, graph, inputs):
+        self.begun.append({key: value.copy() for key, value in inputs.items()})
+        self._backend.begin(graph, inputs)
 
     def run(self, graph, inputs):
         self.calls.append((graph, {key: value.copy() for key, value in inputs.items()}))

@@ -141,6 +141,20 @@ def test_what_was_decoded_for_another_calibration_is_not_used(make, loaded):
         np.testing.assert_array_equal(spy.last('encode')['images'][n], wanted)
 
 
+def test_the_fold_is_begun_with_what_it_is_then_run_with(make, loaded):
+    spy = Spy(loaded[1])
+    predictor = make(spy=spy)
+    drive(predictor, [*range(16), 17, 19])      # two sets are lost
+    predictor.forecast()
+    begun, ran = spy.begun[-1], spy.last('fold')
+    assert begun.pop('memory')[:15].tobytes() == ran.pop('memory')[:15].tobytes()
+    assert ran['frame_mask'].tolist() == [1] * 12 + [0, 1, 0, 1]
+    for name, array in ran.items():
+        np.testing.assert_array_equal(begun[name], array)
+    drive(predictor, [40])                      # a gap of a whole window: nothing to begin with
+    assert spy.begun[-1]['age_s'][15] == 0 and len(spy.begun) == 5
+
+
 def test_what_the_graphs_are_given(make, loaded):
     spy = Spy(loaded[1])
     memories = []

@@ -124,9 +124,12 @@ class Predictor:
         self._settings = settings or PredictorSettings()
         self._backend = backend
         self._clock = clock_ns
-        memory = artifact.specs['encode'].outputs[0].shape
+        channels, *cells = artifact.specs['encode'].outputs[0].shape
         # Every frame is written twice, 16 places apart, so that the last 16 are always one block.
-        self._memory = np.zeros((2 * WINDOW_FRAMES, *memory), dtype=np.float32)
+        self._memory = (
+            np.moveaxis(np.zeros((2 * WINDOW_FRAMES, *cells, channels), np.float32), -1, 1)
+            if 'memory' in backend.channels_last
+            else np.zeros((2 * WINDOW_FRAMES, channels, *cells), np.float32))
         self._now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
         self._age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
         self._frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
@@ -203,6 +206,12 @@ class Predictor:
         stamp that is not newer than the last one, or a gap of a whole window, begins it anew.
         """
         skipped = self._step_to(frame_set)
+        last_ns = self._entries[-1].stamp_ns if self._entries else frame_set.stamp_ns
+        for i in range(1, skipped + 1):
+            step_ns = (frame_set.stamp_ns - last_ns) * i // (skipped + 1)
+            self._append(_Entry(last_ns + step_ns, present=False), None)
+        ego = _at_stamp(ego, frame_set.stamp_ns)
+        self._begin_fold(frame_set.stamp_ns, ego)
         stages = self._cameras.take(frame_set)
         start = self._clock()
         index, weight = self._cameras.tables()
@@ -212,12 +221,8 @@ class Predictor:
         self._latent = None
         self._encoded = self._run_encode(index, weight) if any(available) else None
         encoded = self._clock()
-        last_ns = self._entries[-1].stamp_ns if self._entries else frame_set.stamp_ns
-        for i in range(1, skipped + 1):
-            step_ns = (frame_set.stamp_ns - last_ns) * i // (skipped + 1)
-            self._append(_Entry(last_ns + step_ns, present=False), None)
         self._append(_Entry(frame_set.stamp_ns, self._encoded is not None, not all(available),
-                            _at_stamp(ego, frame_set.stamp_ns)),
+                            ego),
                      self._encoded['memory'] if self._encoded else None)
         self._encode_ms = {**stages, 'lift': (lifted - start) / 1e6,
                            'encode': (encoded - lifted) / 1e6}
@@ -348,7 +353,22 @@ class Predictor:
         if self._latent is not None:
             return 0.0
         start = self._clock()
-        entries = list(self._entries)
+        self._latent = self._backend.run('fold', self._fold_inputs(
+            list(self._entries), self._head, odometry, ego))['latent']
+        return (self._clock() - start) / 1e6
+
+    def _begin_fold(self, stamp_ns: int, ego: EgoState | None) -> None:
+        """Let the backend start on the fold, as it will be if the set at hand can be encoded."""
+        entries = [*self._entries, _Entry(stamp_ns, present=True, ego=ego)][-WINDOW_FRAMES:]
+        used = [entry for entry in entries if entry.present]
+        if len(used) >= self.settings.min_frames:
+            odometry = _odometry_holds(used)
+            self._backend.begin('fold', self._fold_inputs(
+                entries, (self._head + 1) % WINDOW_FRAMES, odometry, ego if odometry else None))
+
+    def _fold_inputs(self, entries: list[_Entry], head: int, odometry: bool,
+                     ego: EgoState | None) -> dict[str, np.ndarray]:
+        """Return what the fold takes of a window whose oldest place in the ring is `head`."""
         newest, period = entries[-1], self._period_ns()
         first = WINDOW_FRAMES - len(entries)
         for i in range(first):  # places that were never filled: as if the rate had held before
@@ -363,11 +383,9 @@ class Predictor:
                                                         entry.ego.odom_from_base)
         self._odometry_mask[0] = odometry
         self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
-        self._latent = self._backend.run('fold', {
-            'memory': self._memory[self._head:self._head + WINDOW_FRAMES],
-            'now_from_frame': self._now_from_frame, 'age_s': self._age_s,
-            'frame_mask': self._frame_mask, 'odometry_mask': self._odometry_mask})['latent']
-        return (self._clock() - start) / 1e6
+        return {'memory': self._memory[head:head + WINDOW_FRAMES],
+                'now_from_frame': self._now_from_frame, 'age_s': self._age_s,
+                'frame_mask': self._frame_mask, 'odometry_mask': self._odometry_mask}
 
     def _rollout(self, plans: list[EgoPlan]) -> tuple[dict[str, np.ndarray], float]:
         start = self._clock()

@@ -41,6 +41,7 @@ class CheckpointBackend:
     """Runs encode, fold and rollout of a model; see `runtime.backend.Backend`."""
 
     name = 'checkpoint'
+    channels_last: frozenset[str] = frozenset()
 
     def __init__(self, model: WorldModel, threads: int = 1) -> None:
         torch.set_num_threads(max(threads, 1))
@@ -48,6 +49,9 @@ class CheckpointBackend:
         self._names = [item.name for item in _specs(model)['rollout'].outputs]
         self.precision = dict.fromkeys(('encode', 'fold', 'rollout'), 'f32')
         self.notes: list[str] = []
+
+    def begin(self, graph: str, inputs: Mapping[str, Any]) -> None:
+        """Do nothing: each part runs in one piece."""
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run one part on arrays without a batch dimension; `latent` stays a tensor."""

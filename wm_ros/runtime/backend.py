@@ -30,15 +30,26 @@ class Backend(Protocol):
     Runs the three graphs of an artifact.
 
     `precision` tells after `load` in which precision the heavy operations of each graph really
-    execute, such as 'i8', 'f32' or, mixed, 'i8+f32'; `notes` what else a user should know.
+    execute, such as 'i8', 'f32' or, mixed, 'i8+f32'; `notes` what else a user should know. Maps
+    (..., C, R, R) named in `channels_last` it gives, and takes as they lie, with the channels
+    innermost in memory; it takes them in the usual order too, but then has to copy them.
     """
 
     name: str
     precision: dict[str, str]
     notes: list[str]
+    channels_last: frozenset[str]
 
     def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
         """Compile the graphs for `sizes` (N cameras, P plans) and warm up; raise BackendError."""
+
+    def begin(self, graph: str, inputs: Mapping[str, np.ndarray]) -> None:
+        """
+        Start on what `run` will be asked for, if there is anything to gain, and return at once.
+
+        For 'fold' before the newest frame is encoded: all inputs are there but `memory[-1]`.
+        `run` then gives what it would have given without.
+        """
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one graph on C-contiguous inputs; outputs hold until its next run."""
@@ -64,6 +75,9 @@ class LoadedGraph(ABC):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Run on checked inputs, into `outputs`."""
 
+    def close(self) -> None:    # noqa: B027 - for those that have something to end
+        """End what the graph has going on."""
+
     def zeros(self) -> dict[str, np.ndarray]:
         """Return inputs of zeros, to warm up with."""
         return {item.name: np.zeros(item.resolve(**self.sizes), dtype=item.dtype)
@@ -88,6 +102,7 @@ class GraphBackend(ABC):
 
     name: ClassVar[str]
     OPTIONS: ClassVar[Mapping[str, Any]]
+    channels_last: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
         for key in options:
@@ -132,12 +147,17 @@ class GraphBackend(ABC):
         if opened is None:
             raise BackendError(f'{self.name}: {graph} is not loaded; want one of '
                                f'{", ".join(self._graphs) or "none, the backend is closed"}')
-        check_inputs(graph, opened.spec, inputs, opened.sizes)
+        check_inputs(graph, opened.spec, inputs, opened.sizes, self.channels_last)
         opened.infer(inputs)
         return opened.outputs
 
+    def begin(self, graph: str, inputs: Mapping[str, np.ndarray]) -> None:  # noqa: B027
+        """Do nothing: most libraries run a graph in one piece."""
+
     def close(self) -> None:
         """Free the graphs; a second call does nothing."""
+        for opened in self._graphs.values():
+            opened.close()
         self._graphs.clear()
 
 
@@ -216,14 +236,20 @@ def missing(name: str) -> str:
 
 
 def check_inputs(graph: str, spec: GraphSpec, inputs: Mapping[str, np.ndarray],
-                 sizes: Mapping[str, int]) -> None:
-    """Raise ValueError where inputs do not fit the contract: name, type, shape, layout."""
+                 sizes: Mapping[str, int], channels_last: frozenset[str]) -> None:
+    """
+    Raise ValueError where inputs do not fit the contract: name, type, shape, layout.
+
+    Those in `channels_last` may have their channels innermost.
+    """
     for tensor in spec.inputs:
         if tensor.name not in inputs:
             raise ValueError(f'{graph}: no input {tensor.name}, want '
                              f'{", ".join(item.name for item in spec.inputs)}')
         tensor.check(inputs[tensor.name], **sizes)
-        if not inputs[tensor.name].flags.c_contiguous:
+        array = inputs[tensor.name]
+        if not (array.flags.c_contiguous or tensor.name in channels_last
+                and np.moveaxis(array, -3, -1).flags.c_contiguous):
             raise ValueError(f'{graph}.{tensor.name}: want a C-contiguous array')
 
 

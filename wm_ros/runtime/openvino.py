@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,28 +16,39 @@ import openvino as ov
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import BackendError, GraphBackend, LoadedGraph
 from wm_ros.runtime.derived import check_form
-from wm_ros.runtime.openvino_resize import last_resizes, resize
+from wm_ros.runtime.openvino_attention import rewrite_keys
+from wm_ros.runtime.openvino_fold import BY_FRAME, split_newest
+from wm_ros.runtime.openvino_layout import channels_first, channels_last, hold_channels_last
+from wm_ros.runtime.openvino_lift import rewrite_lifts
+from wm_ros.runtime.openvino_resize import Raised, raise_all, take_resizes
 from wm_ros.runtime.openvino_split import Cut, split_at
 from wm_ros.runtime.openvino_warp import rewrite_warps
+from wm_ros.types import WINDOW_FRAMES
 
 #: Layer types, as the CPU plugin names them, whose precision says how a graph executes.
 _HEAVY = ('Convolution', 'FullyConnected', 'MatMul', 'Deconvolution', 'ScaledDotProductAttention')
 _ALIASES = {'i8': 'i8', 'u8': 'i8', 'f32': 'f32', 'f16': 'f16', 'bf16': 'bf16'}
+_ALL_FRAMES, _OLDER, _NEWEST = (slice(None), slice(WINDOW_FRAMES - 1),
+                                slice(WINDOW_FRAMES - 1, None))
 
 
 class OpenVinoBackend(GraphBackend):
     """
-    Runs each graph as one compiled model with its own buffers.
+    Runs each graph as compiled models with their own buffers.
 
     Options: `device` ('CPU'), `encode_precision` and `fold_precision` ('f32'), `rollout_precision`
     ('auto'): what operations outside the quantised ones run in, 'f32', 'bf16' or 'f16'; 'auto' is
     bf16 where the device has it, else f32, as for a graph exported in float32. Where the fold
-    looks into its maps is always f32; the rest of it in bf16 is no faster and takes 35 MB.
+    looks into its maps is always f32.
+
+    With fewer cameras than threads, decoding and encoding leave a core idle: threads are then
+    shared between the encoder and the older frames' part of the fold, which `begin` starts beside.
     """
 
     name = 'openvino'
     OPTIONS = {'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'f32',
                'rollout_precision': 'auto'}
+    channels_last = frozenset({'memory', 'skip'})
 
     def prepare(self, artifact: Artifact) -> None:
         """Start the library; it runs the artifact as exported."""
@@ -44,12 +57,19 @@ class OpenVinoBackend(GraphBackend):
 
     def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
         """Compile one graph for static sizes."""
-        config = {'INFERENCE_PRECISION_HINT': self._precision(graph, artifact),
-                  'INFERENCE_NUM_THREADS': self.threads, 'NUM_STREAMS': '1',
-                  'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
-        opened = _Graph(self._core, graph, artifact, sizes, self.options['device'], config)
+        beside = self.threads // 2 if sizes.get('N', 1) < self.threads else 0
+        settings = _Settings(self._core, self.options['device'],
+                             self._precision(graph, artifact),
+                             self.threads - beside if graph == 'encode' else self.threads, beside)
+        opened = _Graph(settings, graph, artifact, sizes, self.channels_last)
         give_back_memory()
         return opened
+
+    def begin(self, graph: str, inputs: Mapping[str, np.ndarray]) -> None:
+        """Start on the older frames' part of the fold in another thread, if one is to spare."""
+        opened = self._graphs.get(graph)
+        if opened is not None:
+            opened.begin(inputs)
 
     def _precision(self, graph: str, artifact: Artifact) -> str:
         wanted = self.options[f'{graph}_precision']
@@ -61,84 +81,209 @@ class OpenVinoBackend(GraphBackend):
         return 'bf16' if 'BF16' in able else 'f32'
 
 
-class _Graph(LoadedGraph):
-    """One graph: one compiled model, or two with a change of precision or OpenCV in between."""
+@dataclass(frozen=True)
+class _Settings:
+    """How a graph is compiled; `beside` threads run what is begun early, 0 for no such thing."""
 
-    def __init__(self, core: ov.Core, graph: str, artifact: Artifact, sizes: Mapping[str, int],
-                 device: str, config: dict[str, Any]) -> None:
+    core: ov.Core
+    device: str
+    precision: str
+    threads: int
+    beside: int
+
+    def compile(self, model: ov.Model, precision: str, threads: int) -> ov.CompiledModel:
+        return self.core.compile_model(model, self.device, {
+            'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads,
+            'NUM_STREAMS': '1', 'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A model that is a part of a graph: which rows it takes of inputs that go by frame."""
+
+    model: ov.Model
+    precision: str
+    frames: slice
+
+
+@dataclass
+class _Step:
+    """A part ready to run, with what of the graph's inputs is bound to it."""
+
+    request: ov.InferRequest
+    takes: dict[str, slice]
+    bound: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def bind(self, name: str, array: np.ndarray) -> None:
+        """Let the part read from this memory, which stays as it is as long as it is bound."""
+        array = array[self.takes[name]]
+        known = self.bound.get(name)
+        # Binding costs more than comparing; the predictor hands in the same arrays again.
+        if known is None or known.ctypes.data != array.ctypes.data:
+            self.request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        self.bound[name] = array
+
+
+class _Graph(LoadedGraph):
+    """
+    One graph as steps in a row, each a compiled model, and maps that OpenCV enlarges at the end.
+
+    The first `_ahead` steps need nothing of the newest frame and can be begun before the rest.
+    """
+
+    def __init__(self, settings: _Settings, graph: str, artifact: Artifact,
+                 sizes: Mapping[str, int], held_last: frozenset[str]) -> None:
         super().__init__(graph, artifact.specs[graph], sizes)
-        model = core.read_model(artifact.graph(graph))
+        model = settings.core.read_model(artifact.graph(graph))
         self.check_names([port.get_any_name() for port in model.inputs],
                          [port.get_any_name() for port in model.outputs])
         model.reshape({item.name: ov.PartialShape(list(item.resolve(**sizes)))
                        for item in self.spec.inputs})
-        self._requests = []
-        self._takers: dict[str, list[ov.InferRequest]] = {}
-        makers: dict[str, ov.InferRequest] = {}
+        names = {item.name for item in (*self.spec.inputs, *self.spec.outputs)}
+        self._last = held_last & names
+        for name in self._last & set(self.outputs):
+            turned = channels_last(self.outputs[name])
+            self.outputs[name] = channels_first(np.zeros(turned.shape, turned.dtype))
+        parts, self._ahead, raised = _parts(model, settings.precision, self._last)
+        self._steps: list[_Step] = []
         self.kernels = Counter()
-        parts, self._resizes = _parts(model, config)
-        for part, changed in parts:
-            compiled = core.compile_model(part, device, {**config, **changed})
+        made: dict[str, ov.InferRequest] = {}
+        for number, part in enumerate(parts):
+            threads = settings.beside if number < self._ahead else 0
+            compiled = settings.compile(part.model, part.precision, threads or settings.threads)
             self.kernels += executed_kernels(compiled)
-            request = compiled.create_infer_request()
-            for name in _names(compiled.inputs):
-                self._takers.setdefault(name, []).append(request)
-                if name in makers:
-                    request.set_tensor(name, makers[name].get_tensor(name))
-            makers.update(dict.fromkeys(_names(compiled.outputs), request))
-            self._requests.append(request)
-        self._resizes = [(makers[small].get_tensor(small).data,
-                          self._takers[large][0].get_tensor(large).data)
-                         for small, large in self._resizes]
+            self._add(compiled, part.frames, made)
         for name, array in self.outputs.items():
-            shape = tuple(makers[name].get_tensor(name).shape)
-            if shape != array.shape:
-                raise BackendError(f'{name}: {shape}, want {array.shape}')
-            makers[name].set_tensor(name, ov.Tensor(array, shared_memory=True))
-        self._bound: dict[str, np.ndarray] = {}
+            if name in made:
+                self._give(made[name], name, array)
+        self._raised = [(_plane(made[one.source].get_tensor(one.source).data, one.map),
+                         _plane(self.outputs[one.output], one.plane)) for one in raised]
+        self._threads = settings.threads
+        self._helpers = ThreadPoolExecutor(max(1, settings.threads - 1), 'wm_ros_maps')
+        self._aside = ThreadPoolExecutor(1, 'wm_ros_begin') if settings.beside else None
+        self._given: dict[str, np.ndarray] = {}
+        self._begun: tuple[dict[str, np.ndarray], Future[None]] | None = None
+
+    def _add(self, compiled: ov.CompiledModel, frames: slice,
+             made: dict[str, ov.InferRequest]) -> None:
+        """Add a step that takes what those before it have `made`, and the graph's inputs."""
+        request = compiled.create_infer_request()
+        wanted = {item.name for item in self.spec.inputs}
+        takes = {}
+        for port in compiled.inputs:
+            name = next(name for name in port.get_names() if name in wanted or name in made)
+            if name in made:
+                request.set_tensor(name, made[name].get_tensor(name))
+            else:
+                takes[name] = frames if name in BY_FRAME else _ALL_FRAMES
+        made.update({name: request for port in compiled.outputs for name in port.get_names()})
+        self._steps.append(_Step(request, takes))
+
+    def _give(self, request: ov.InferRequest, name: str, array: np.ndarray) -> None:
+        """Have an output written into its array."""
+        array = channels_last(array) if name in self._last else array
+        shape = tuple(request.get_tensor(name).shape)
+        if shape != array.shape:
+            raise BackendError(f'{name}: {shape}, want {array.shape}')
+        request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+
+    def begin(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """
+        Run the first steps in another thread, from the values that the inputs have now.
+
+        Nothing begins where maps would have to be copied first.
+        """
+        self._wait()
+        if self._aside is None or not self._ahead or not all(
+                channels_last(inputs[name]).flags.c_contiguous for name in self._last):
+            return
+        given = self._taken(inputs)
+        # Small ones are copied: the caller may go on with its arrays.
+        mine = {name: array if name in self._last else array.copy()
+                for name, array in given.items()}
+        self._begun = mine, self._aside.submit(self._run, self._steps[:self._ahead], mine)
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        given = self._taken(inputs)
+        done = self._ahead if self._was_begun(given) else 0
+        self._run(self._steps[done:], given)
+        raise_all(self._raised, self._helpers, self._threads)
+
+    def close(self) -> None:
+        self._wait()
+        self._helpers.shutdown()
+        if self._aside is not None:
+            self._aside.shutdown()
+
+    def _taken(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the inputs as the steps take them; maps in another order of memory are copied."""
+        taken = {}
         for item in self.spec.inputs:
             array = inputs[item.name]
-            known = self._bound.get(item.name)
-            # Binding costs more than comparing; the predictor hands in the same arrays again.
-            if known is None or known.ctypes.data != array.ctypes.data:
-                tensor = ov.Tensor(array, shared_memory=True)
-                for request in self._takers[item.name]:
-                    request.set_tensor(item.name, tensor)
-            self._bound[item.name] = array  # keeps the memory alive as long as it is bound
-        first, *others = self._requests
-        first.infer()
-        for small, large in self._resizes:
-            resize(small, large)
-        for request in others:
-            request.infer()
+            if item.name in self._last:
+                array = channels_last(array)
+                if not array.flags.c_contiguous:
+                    own = self._given.setdefault(item.name, np.empty(array.shape, array.dtype))
+                    np.copyto(own, array)
+                    array = own
+            taken[item.name] = array
+        return taken
+
+    def _was_begun(self, given: Mapping[str, np.ndarray]) -> bool:
+        """Wait for what was begun; tell whether it was begun from these inputs."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return False
+        mine, future = begun
+        future.result()
+        return all(array.ctypes.data == mine[name].ctypes.data if name in self._last
+                   else np.array_equal(array, mine[name]) for name, array in given.items())
+
+    def _wait(self) -> None:
+        if self._begun is not None:
+            self._begun[1].result()
+            self._begun = None
+
+    @staticmethod
+    def _run(steps: Sequence[_Step], given: Mapping[str, np.ndarray]) -> None:
+        for step in steps:
+            for name in step.takes:
+                step.bind(name, given[name])
+            step.request.infer()
 
 
-def _parts(model: ov.Model, config: Mapping[str, Any]
-           ) -> tuple[list[tuple[ov.Model, dict[str, str]]], list[tuple[str, str]]]:
+def _parts(model: ov.Model, precision: str, held_last: frozenset[str]
+           ) -> tuple[list[_Part], int, list[Raised]]:
     """
-    Return the models that make up a graph, in order, each with what changes in `config`.
+    Return the parts of a graph in order, and the maps that are enlarged at the end.
 
-    Beside them by name the maps that are resized between the first and the second.
+    Between them, how many of the parts need nothing of the newest frame.
     """
-    plain = {'INFERENCE_PRECISION_HINT': 'f32'}
+    rewrite_lifts(model)
+    rewrite_keys(model)
+    halves = split_newest(model)
+    if halves is not None:
+        early = _warped(halves[0], precision, held_last, _OLDER)
+        return [*early, *_warped(halves[1], precision, held_last, _NEWEST)], len(early), []
+    model, raised = take_resizes(model)
+    return _warped(model, precision, held_last, _ALL_FRAMES), 0, raised
+
+
+def _warped(model: ov.Model, precision: str, held_last: frozenset[str],
+            frames: slice) -> list[_Part]:
+    """Return a model with its warps rewritten, in two parts where these need more precision."""
     warped = rewrite_warps(model)
-    if warped and config['INFERENCE_PRECISION_HINT'] != 'f32':
-        # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
-        cut = Cut(warped[0], warped[0], 'warped', 'warped')
-        before, after = split_at(model, [cut])
-        return [(before, plain), (after, {})], []
-    cuts = [Cut(node.input_value(0), node.output(0), f'small{i}', f'large{i}')
-            for i, node in enumerate(last_resizes(model))]
-    if not cuts:
-        return [(model, {})], []
-    before, after = split_at(model, cuts)
-    return [(before, {}), (after, plain)], [(cut.gives, cut.takes) for cut in cuts]
+    model = hold_channels_last(model, held_last)
+    if not warped or precision == 'f32':
+        return [_Part(model, precision, frames)]
+    # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
+    before, after = split_at(model, [Cut(warped[0], warped[0], 'warped', 'warped')])
+    return [_Part(before, 'f32', frames), _Part(after, precision, frames)]
 
 
-def _names(ports: list[ov.ConstOutput]) -> list[str]:
-    return [name for port in ports for name in port.get_names()]
+def _plane(maps: np.ndarray, number: int) -> np.ndarray:
+    """Return a view of one of the maps (..., H, W), which lie one after the other."""
+    return maps.reshape(-1, *maps.shape[-2:])[number]
 
 
 def give_back_memory() -> None:

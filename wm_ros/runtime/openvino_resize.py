@@ -7,9 +7,15 @@ numbers, and it is the last thing that happens to the maps: what follows only cu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import openvino as ov
+
+from wm_ros.runtime.openvino_split import Cut, split_at
 
 #: What may follow on the way to an output: nothing that computes.
 _MOVES = ('Reshape', 'Slice', 'StridedSlice', 'Gather', 'Squeeze', 'Unsqueeze', 'Split',
@@ -52,9 +58,53 @@ def _is_last(node: ov.Node) -> bool:
     return reached
 
 
-def resize(source: np.ndarray, target: np.ndarray) -> None:
-    """Enlarge maps (M, C, h, w) float32 into `target` (M, C, H, W), half-pixel bilinear."""
-    size = target.shape[:1:-1]
-    for small, large in zip(source.reshape(-1, *source.shape[2:]),
-                            target.reshape(-1, *target.shape[2:]), strict=True):
-        cv2.resize(small, size, dst=large, interpolation=cv2.INTER_LINEAR)
+def take_resizes(model: ov.Model) -> tuple[ov.Model, list[Raised]]:
+    """
+    Return what comes before the last enlargements of a model, and where their maps go.
+
+    What follows them only moves maps: it is run once, on maps that are numbered, to see where to.
+    """
+    cuts = [Cut(node.input_value(0), node.output(0), f'small{i}', f'large{i}')
+            for i, node in enumerate(last_resizes(model))]
+    if not cuts:
+        return model, []
+    before, after = split_at(model, cuts)
+    compiled = ov.Core().compile_model(after, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    given, owners = {}, []
+    for cut in cuts:
+        shape = cut.taken.get_shape()
+        numbers = np.arange(len(owners), len(owners) + shape[0] * shape[1], dtype=np.float32)
+        given[cut.takes] = np.broadcast_to(numbers.reshape(shape[0], shape[1], 1, 1), shape).copy()
+        owners += [(cut.gives, plane) for plane in range(len(numbers))]
+    raised = []
+    for port, values in compiled(given).items():
+        for plane, value in enumerate(values.reshape(-1, *values.shape[-2:])):
+            if (value != value[0, 0]).any():
+                raise ValueError(f'{port.get_any_name()}: cut or turned after its enlargement')
+            raised.append(Raised(*owners[round(float(value[0, 0]))], port.get_any_name(), plane))
+    return before, raised
+
+
+@dataclass(frozen=True)
+class Raised:
+    """Map number `map` of tensor `source` becomes map number `plane` of `output`, enlarged."""
+
+    source: str
+    map: int
+    output: str
+    plane: int
+
+
+def raise_all(maps: Sequence[tuple[np.ndarray, np.ndarray]], pool: Executor, threads: int) -> None:
+    """Enlarge maps (h, w) into others (H, W), half-pixel bilinear, in so many threads."""
+    if not maps:
+        return
+    waiting = [pool.submit(_raise, maps[at::threads]) for at in range(1, threads)]
+    _raise(maps[::threads])
+    for future in waiting:
+        future.result()
+
+
+def _raise(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    for small, large in maps:
+        cv2.resize(small, large.shape[::-1], dst=large, interpolation=cv2.INTER_LINEAR)

@@ -12,6 +12,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
+_PLAIN = {'Add': ops.add, 'Subtract': ops.subtract, 'Multiply': ops.multiply,
+          'Divide': ops.divide}
+
 
 def rewrite_warps(model: ov.Model) -> list[ov.Output]:
     """
@@ -44,35 +47,70 @@ def _warp(node: ov.Node) -> ov.Output:
     _, rows, cols, _ = grid.get_shape()
     table = ops.reshape(ops.transpose(maps, np.array([0, 2, 3, 1])),
                         np.array([count * height * width, channels]), False)
-    x, y = _coordinates(grid, count * rows * cols)
-    # Taps: north-west, north-east, south-west, south-east, one a row: long rows vectorise.
-    column, weight_x = _taps(x, width, (0, 1, 0, 1))
-    row, weight_y = _taps(y, height, (0, 0, 1, 1))
-    first = np.repeat(np.arange(count) * height * width, rows * cols)[None]
-    index = ops.add(ops.add(ops.multiply(row, np.float32(width)), column),
-                    first.astype(np.float32))              # below 2^24, so exact
-    index, weight = (ops.transpose(values, np.array([1, 0])) for values in
-                     (ops.convert(index, 'i32'), ops.multiply(weight_x, weight_y)))
+    # Taps: north-west, north-east, south-west, south-east, beside each other in memory as the bag
+    # wants them. Turning them round afterwards would take as long as all the rest of it.
+    x, y = (_four_times(part, (count, rows, cols)) for part in _coordinates(grid))
+    column, weight_x = _taps(x, width, np.tile(np.float32([0, 1, 0, 1]), rows * cols))
+    row, weight_y = _taps(y, height, np.tile(np.float32([0, 0, 1, 1]), rows * cols))
+    first = np.arange(count, dtype=np.float32)[:, None] * height * width
+    index = ops.add(ops.add(ops.multiply(row, np.float32(width)), column), first)
+    index, weight = (ops.reshape(values, np.array([count * rows * cols, 4]), False) for values in
+                     (ops.convert(index, 'i32'),            # below 2^24, so exact
+                      ops.multiply(weight_x, weight_y)))
     bag = ops.embedding_bag_packed(table, index, weight, 'sum')
     return ops.reshape(bag, np.array([count, rows, cols, channels]), False).output(0)
 
 
-def _coordinates(grid: ov.Output, places: int) -> list[ov.Node]:
-    """Return x and y, (1, places) each, of a grid (..., 2): what it was put together from."""
+def _coordinates(grid: ov.Output) -> list[ov.Output]:
+    """Return x and y, (M, h, w, 1) each, of a grid (M, h, w, 2): what it was put together from."""
     node = grid.get_node()
     if node.get_type_name() == 'Convert' and node.get_element_type() == ov.Type.f32:
         node = node.input_value(0).get_node()
     if node.get_type_name() == 'Concat' and node.get_input_size() == 2:
-        parts = [node.input_value(0), node.input_value(1)]
-    else:
-        parts = ops.split(grid, np.int64(3), 2).outputs()
-    return [ops.reshape(part, np.array([1, places]), False) for part in parts]
+        return list(node.input_values())
+    return ops.split(grid, np.int64(3), 2).outputs()
 
 
-def _taps(place: ov.Node, size: int, offsets: tuple[int, ...]) -> tuple[ov.Node, ov.Node]:
-    """Return the cells (4, L) that places (1, L) in [-1, 1] read on one axis, and how much."""
+def _four_times(places: ov.Output, shape: tuple[int, int, int]) -> ov.Output:
+    """Return places (M, h, w, 1) as (M, 4 * h * w), each four times in a row."""
+    count, rows, cols = shape
+    node = places.get_node()
+    while node.get_type_name() in ('Unsqueeze', 'Reshape'):
+        node = node.input_value(0).get_node()
+    if list(node.get_output_shape(0)) == list(shape):
+        wide = _widened(node.output(0), (rows, cols))
+        if wide is not None:
+            return wide
+    wide = ops.broadcast(ops.reshape(places, np.array([count, rows * cols, 1]), False),
+                         np.array([count, rows * cols, 4]))
+    return ops.reshape(wide, np.array([count, 4 * rows * cols]), False).output(0)
+
+
+def _widened(port: ov.Output, size: tuple[int, int]) -> ov.Output | None:
+    """
+    Return a sum of products (M, h, w) as (M, 4 * h * w), None where it is no such.
+
+    Constants alone may vary from place to place: they are made wide, and all else, a number a map,
+    is computed with them again.
+    """
+    node, shape = port.get_node(), list(port.get_shape())
+    if node.get_type_name() == 'Constant' and len(shape) < 4:
+        values = np.broadcast_to(node.get_data(), (*shape[:-2], *size))
+        return ops.constant(np.repeat(values.reshape(-1, size[0] * size[1]), 4, 1)).output(0)
+    if shape[1:] == [1, 1]:
+        return ops.reshape(port, np.array([-1, 1]), False).output(0)
+    if node.get_type_name() not in _PLAIN:
+        return None
+    parts = [_widened(part, size) for part in node.input_values()]
+    if any(part is None for part in parts):
+        return None
+    return _PLAIN[node.get_type_name()](*parts).output(0)
+
+
+def _taps(place: ov.Node, size: int, offsets: np.ndarray) -> tuple[ov.Node, ov.Node]:
+    """Return the cells that places in [-1, 1] read on one axis, and how much, offset by offset."""
     at = ops.add(ops.multiply(place, np.float32(size / 2)), np.float32((size - 1) / 2))
-    cell = ops.add(ops.floor(at), np.array(offsets, dtype=np.float32)[:, None])
+    cell = ops.add(ops.floor(at), offsets)
     weight = ops.subtract(np.float32(1), ops.abs(ops.subtract(at, cell)))
     held = ops.clamp(cell, 0.0, float(size - 1))
     inside = ops.convert(ops.equal(cell, held), 'f32')

@@ -1,0 +1,114 @@
+"""
+The fold cut in two: what needs the older frames alone, and what needs the newest one's features.
+
+Poses and ages of all frames are known before the newest picture is decoded, so the first part, all
+but a fraction of the work, can run beside decoding and encoding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+from openvino import opset15 as ops
+from openvino.passes import ConstantFolding, Manager
+
+from wm_ros.runtime.openvino_split import Cut, split_at
+from wm_ros.types import WINDOW_FRAMES
+
+#: Inputs that have a row a frame and are read frame by frame; masks go to both parts as they are.
+BY_FRAME = ('memory', 'now_from_frame', 'age_s')
+
+
+def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
+    """
+    Return the two parts of a fold of static shapes, None where it is not of the kind.
+
+    It is where frames go their own way up to one tensor, of which the steps of a recurrence then
+    take one frame each. The first part takes the first 15 rows of the inputs `BY_FRAME`, the
+    second the last one and, by name, what the first one gives.
+    """
+    model = model.clone()
+    tokens = next((port for node in model.get_ordered_ops() for port in node.outputs()
+                   if len(port.get_shape()) > 2 and _steps(port)), None)
+    if tokens is None:
+        return None
+    before, after = split_at(model, [Cut(tokens, tokens, 'tokens', 'tokens')])
+    older, newest = (_for_frames(before, count) for count in (WINDOW_FRAMES - 1, 1))
+    if older is None or newest is None:
+        return None
+    folding = Manager()
+    folding.register_pass(ConstantFolding())       # so that no shape has to go from part to part
+    folding.run_passes(after)
+    entry = next(node for node in after.get_parameters() if 'tokens' in node.output(0).get_names())
+    early, late = (part.get_results()[0].input_value(0) for part in (older, newest))
+    for step, gather in _steps(entry.output(0)).items():
+        is_late = step == WINDOW_FRAMES - 1
+        gather.input(0).replace_source_output(late if is_late else early)
+        if is_late:
+            gather.input(1).replace_source_output(
+                ops.constant(np.zeros(gather.get_input_shape(1), np.int64)).output(0))
+    masks = [node for node in after.get_parameters() if node is not entry]
+    masks = [node for node in masks if 'tokens' not in node.output(0).get_names()]
+    results = after.get_results()
+    carried = _carried(ov.Model(results, [*older.get_parameters(), *newest.get_parameters(),
+                                          *masks]), early, late)
+    given = []
+    entries = []
+    for number, (port, readers) in enumerate(carried):
+        entries.append(ops.parameter(port.get_shape(), port.get_element_type()))
+        entries[-1].output(0).set_names({f'carried{number}'})
+        for reader in readers:
+            reader.replace_source_output(entries[-1].output(0))
+        port.set_names({f'carried{number}'})
+        given.append(ops.result(port))
+    return (ov.Model(given, [*older.get_parameters(), *masks]),
+            ov.Model(results, [*newest.get_parameters(), *masks, *entries]))
+
+
+def _steps(port: ov.Output) -> dict[int, ov.Node]:
+    """Return what takes the frames of a tensor one by one, by frame; empty if not all are taken."""
+    found = {}
+    for target in port.get_target_inputs():
+        node = target.get_node()
+        index = node.input_value(1).get_node() if node.get_type_name() == 'Gather' else None
+        if index is not None and index.get_type_name() == 'Constant' and index.get_data().size == 1:
+            found[int(index.get_data().reshape(-1)[0])] = node
+    return found if sorted(found) == list(range(WINDOW_FRAMES)) else {}
+
+
+def _for_frames(model: ov.Model, count: int) -> ov.Model | None:
+    """Return a copy of what goes frame by frame for so many frames, None where it does not."""
+    model = model.clone()
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != 'Reshape':
+            continue
+        target = node.input_value(1).get_node()
+        if target.get_type_name() == 'Constant' and WINDOW_FRAMES in target.get_data()[:2]:
+            shape = np.array(target.get_data())
+            shape[list(shape).index(WINDOW_FRAMES)] = -1
+            node.input(1).replace_source_output(ops.constant(shape).output(0))
+    try:
+        model.reshape({port.get_any_name(): [count, *port.get_shape()[1:]]
+                       for port in model.inputs if port.get_names() & set(BY_FRAME)})
+    except RuntimeError:
+        return None
+    return model
+
+
+def _carried(model: ov.Model, early: ov.Output, late: ov.Output
+             ) -> list[tuple[ov.Output, list[ov.Input]]]:
+    """Return what goes over from nodes that follow `early` alone to those that follow `late`."""
+    after_early, after_late = {early.get_node().get_name()}, {late.get_node().get_name()}
+    carried: dict[tuple[str, int], tuple[ov.Output, list[ov.Input]]] = {}
+    for node in model.get_ordered_ops():
+        sources = [port.get_source_output() for port in node.inputs()]
+        names = {source.get_node().get_name() for source in sources}
+        if names & after_late:
+            after_late.add(node.get_name())
+            for port, source in zip(node.inputs(), sources, strict=True):
+                name = source.get_node().get_name()
+                if name in after_early and name not in after_late:
+                    carried.setdefault((name, source.get_index()), (source, []))[1].append(port)
+        elif names & after_early:
+            after_early.add(node.get_name())
+    return list(carried.values())
