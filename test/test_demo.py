@@ -13,6 +13,9 @@ from wm_ros.data.sim_bag import DriveSettings
 from wm_ros.demo import live, processes
 from wm_ros.demo.live import LiveRun, page_text, summarise
 
+#: How long anything may take on a machine that others use too.
+PATIENCE_S = 60.0
+
 
 def start(tmp_path, code, **options):
     """Start a module that runs `code`."""
@@ -31,7 +34,7 @@ def test_a_process_that_fails_is_named_with_its_last_line(tmp_path):
     child = start(tmp_path, 'import sys; print("disk on fire"); sys.exit(3)')
     with child, pytest.raises(
             processes.ProcessError, match='child ended with code 3.*disk on fire'):
-        child.wait(30)
+        child.wait(PATIENCE_S)
 
 
 def test_a_process_beside_that_ends_is_named(tmp_path):
@@ -41,7 +44,7 @@ def test_a_process_beside_that_ends_is_named(tmp_path):
         (tmp_path / 'b').mkdir()
         with start(tmp_path / 'b', 'import time; time.sleep(60)') as child, pytest.raises(
                 processes.ProcessError, match='gone'):
-            child.wait(30, beside=(other,))
+            child.wait(PATIENCE_S, beside=(other,))
 
 
 def test_a_process_ends_on_sigint_and_is_killed_where_it_does_not(tmp_path):
@@ -52,6 +55,33 @@ def test_a_process_ends_on_sigint_and_is_killed_where_it_does_not(tmp_path):
     with child:
         pass
     assert child.code == -signal.SIGKILL
+
+
+def test_a_process_that_says_that_it_failed_is_named_though_it_lives(tmp_path):
+    code = 'import time; print("on_configure: no such file", flush=True); time.sleep(60)'
+    with start(tmp_path, code, fatal='on_configure: ') as child:
+        with pytest.raises(processes.ProcessError, match='child failed: .*no such file'):
+            live.wait_until(lambda: False, PATIENCE_S, (child,))
+        assert child.code is None
+
+
+def test_what_a_process_waited_for_a_processor_is_that_of_its_thread_that_waited_longest():
+    if not os.path.exists('/proc/self/schedstat'):
+        pytest.skip('this kernel does not tell: no /proc/self/schedstat')
+    before = processes.waited_s(os.getpid())
+    assert 0 <= before <= processes.waited_s(os.getpid()) < 3600
+    assert processes.waited_s(2 ** 22 + 1) == 0.0       # nobody's
+
+
+def test_a_recorders_log_is_read_while_it_is_written(tmp_path):
+    log = tmp_path / 'log'
+    assert live.recorded(log) == {}
+    log.write_text('["/a", null, 5]\n["/a", 100, 7]\n["/diagnostics", 0, 6]\n["/a", 200')
+    arrivals = live.recorded(log)
+    assert arrivals == {'/a': [(100, 7)], '/diagnostics': [(0, 6)]}
+    assert not live.reported(arrivals, '/a', 100) and not live.reported(arrivals, '/a', 200)
+    log.write_text('["/a", 100, 7]\n["/diagnostics", 0, 8]\n["/diagnostics", 0, 9]\n')
+    assert live.reported(live.recorded(log), '/a', 100)
 
 
 def live_run(tmp_path, sets=20, lost=(18,)):
@@ -74,6 +104,8 @@ def test_the_summary_counts_what_was_lost_and_when_it_became_valid(tmp_path):
     json.dumps(summary, allow_nan=False)
     text = page_text(summary, [])
     assert 'set 16, then 80.0 % valid' in text and 'dropped' in text
+    counted = {**summary, 'node_counts': {'encoded': 20, 'forecasts': 19, 'shed_forecasts': 1}}
+    assert '1 (the node: shed_forecasts 1)\n' in page_text(counted, [])
 
 
 def test_a_run_without_a_valid_forecast_still_has_a_summary(tmp_path):
@@ -149,13 +181,12 @@ def test_the_simulator_writes_every_topic_at_its_rate(tmp_path):
     assert first == ['EgoState', 'Frame']
 
 
-def test_the_node_is_named_where_it_does_not_start(tmp_path, monkeypatch):
+def test_the_node_is_named_where_it_does_not_start(tmp_path):
     """A real node with a rig file that is not there: the demo says so instead of waiting."""
     pytest.importorskip('rclpy')
     from bags import small_rig
     from test_bag import write_inputs
     write_inputs(tmp_path / 'drive', small_rig(), frames=2)
-    monkeypatch.setattr(live, 'START_S', 8.0)
     with pytest.raises(processes.ProcessError, match='no-rig.yaml'):
         live.run_live(tmp_path / 'drive', tmp_path, tmp_path / 'no-rig.yaml', None, 'openvino', 1,
                       lambda text: None)
@@ -175,9 +206,13 @@ def test_the_demo_from_end_to_end(tmp_path, capsys):
     assert code == 0, shown.err
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['sets'] == 40
-    # How many come through is a question of the host's load; a few do everywhere.
-    assert summary['forecasts'] >= 10 and summary['latency_p50_ms'] > 0
-    assert summary['node_exit_s'] < 2.5
+    # How many come through is a question of the host's load; the node names those that do not.
+    counts = summary['node_counts']
+    assert summary['forecasts'] == counts['forecasts'] and summary['latency_p50_ms'] > 0
+    before_it_was_found = summary['dropped'] - sum(
+        counts[name] for name in ('sets_skipped', 'shed_encodes', 'shed_forecasts'))
+    assert 0 <= before_it_was_found <= 3
+    assert summary['node_exit_s'] < max(2.0, summary['node_start_s'])
     assert summary['scores']['n_forecasts'] > 0
     for text in ('camera sets in', 'stamp to publish', 'recall (30 m)', 'report.html'):
         assert text in shown.out
