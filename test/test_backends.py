@@ -217,7 +217,7 @@ except BackendError as err:
 def test_too_little_memory_is_a_named_error(artifact, name):
     """The process is given 20 MB more than it has, and lives to say what failed."""
     done = subprocess.run([sys.executable, '-P', '-c', POOR, name, str(artifact.path), '20'],
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f'refused: {name}: ' in done.stdout
 

@@ -222,9 +222,9 @@ def test_int8_is_faster_than_the_artifact_as_exported_and_than_float(parent, mon
     best = dict.fromkeys(opened, np.inf)
     for _ in range(8):
         for name, made in opened.items():
-            began = time.perf_counter()
+            began = time.process_time()     # of the processor: others may use this machine
             made.run('encode', given)
-            best[name] = min(best[name], time.perf_counter() - began)
+            best[name] = min(best[name], time.process_time() - began)
     for made in opened.values():
         made.close()
     assert best['u8s8'] < best['exported'] and best['u8s8'] < best['float'], best

@@ -176,7 +176,7 @@ def test_the_executable_starts_without_an_activated_environment(tmp_path):
         environment = dict(os.environ)
     run = subprocess.run(
         [PREFIX / 'lib' / 'wm_ros' / 'world_model', '--ros-args', '-p', 'mixed:=[1, a]'],
-        env=environment, capture_output=True, text=True, timeout=60)
+        env=environment, capture_output=True, text=True, timeout=300)
     # The arguments of ROS are parsed by rclpy itself, so it was imported.
     assert run.returncode != 0 and 'mixed' in run.stderr
 
@@ -186,7 +186,7 @@ def test_a_child_finds_rclpy_without_the_library_path_of_its_parent(tmp_path):
     environment = child_environment(LD_LIBRARY_PATH='')
     assert '_ROS_WHEELS_BOOTSTRAP_COMPLETE' not in environment
     run = subprocess.run([sys.executable, '-c', 'import rclpy, wm_ros.msg; print("in")'],
-                         env=environment, cwd=REPO, capture_output=True, text=True, timeout=60)
+                         env=environment, cwd=REPO, capture_output=True, text=True, timeout=300)
     assert run.stdout == 'in\n', run.stderr
 
 
@@ -198,6 +198,6 @@ def test_a_sourced_ros_is_left_alone(monkeypatch):
 
 def test_the_command_line_knows_its_commands():
     run = subprocess.run([sys.executable, '-m', 'wm_ros.cli.main', '--help'],
-                         env=child_environment(), capture_output=True, text=True, timeout=60)
+                         env=child_environment(), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0
     assert 'demo' in run.stdout and 'replay' in run.stdout

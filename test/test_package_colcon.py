@@ -35,7 +35,7 @@ def test_colcon_builds_a_workspace_that_runs(tmp_path, option):
     build = subprocess.run(
         ['colcon', 'build', *option, '--cmake-args', '-DBUILD_TESTING=OFF',
          f'-DPython3_EXECUTABLE={sys.executable}'],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     assert build.returncode == 0, build.stdout + build.stderr
 
     script = ('. install/setup.sh && exec "$0" -c "'
@@ -43,7 +43,7 @@ def test_colcon_builds_a_workspace_that_runs(tmp_path, option):
               "print(wm_ros.types.__file__, wm_ros.share.share_path('params'), "
               'wm_ros.msg.EgoPlan().source)"')
     run = subprocess.run(['sh', '-c', script, sys.executable], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True, timeout=60)
+                         capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     module, params, source = run.stdout.split()
     assert module.startswith(str(tmp_path / 'install'))

@@ -117,8 +117,8 @@ def test_thirty_agents_take_well_under_a_frame():
     raster.agent_occupancy(truth, 0)
     seconds = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()     # of the processor: others may use this machine
         raster.agent_occupancy(truth, 0)
         raster.agent_flow(truth, 0)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.01
