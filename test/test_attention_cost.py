@@ -18,11 +18,11 @@ def test_tables_have_every_layer_and_core(tmp_path, monkeypatch, capsys):
     assert all(row['sparse_ms'] > 0 and row['dense_ms'] > 0 for row in report['attention'])
     cores = report['cores']
     assert [core['tokens'] for core in cores.values()] == [256, 4096, 4096]
-    # Without the bottleneck the same sizes take more time and memory, whatever the machine.
-    assert cores['tiny, no bottleneck']['ms'] > 2 * cores['tiny']['ms']
-    assert cores['tiny, no bottleneck']['peak_mb'] > cores['tiny']['peak_mb'] > 0
+    # Over all frames the same sizes take more time and memory, whatever the machine.
+    assert cores['tiny, all frames']['ms'] > 1.3 * cores['tiny']['ms']
+    assert cores['tiny, all frames']['peak_mb'] > cores['tiny']['peak_mb'] > 0
     printed = capsys.readouterr().out
-    assert 'slots' in printed and 'tiny, no bottleneck' in printed
+    assert 'slots' in printed and 'tiny, all frames' in printed
 
 
 def test_longformer_is_optional():

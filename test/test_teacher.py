@@ -10,7 +10,7 @@ from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.quant import fold_batch_norms  # noqa: E402
 from wm_ros.model.teacher import Teacher, build_model, draw_frames  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
-from wm_ros.train.grow import grown  # noqa: E402
+from wm_ros.train.grow import grown, refuse  # noqa: E402
 
 
 def stirred(model):
@@ -163,6 +163,14 @@ def test_what_a_teacher_has_beside_learns_from_the_first_step():
     (states.square().mean() + model.newest(history, torch.rand(1, 16, 80, 80)).mean()).backward()
     for layer in (*model.dynamics.dense.values(), model.cells):
         assert layer.out.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('small', ['base', 'small', 'tiny'])
+def test_every_student_that_ships_has_a_teacher_to_grow_into(small):
+    large = {'base': 'teacher', 'small': 'teacher-small', 'tiny': 'teacher-tiny'}[small]
+    refuse(PRESETS[small], PRESETS[large])
+    with pytest.raises(ValueError, match='to begin as a smaller model'):
+        refuse(PRESETS[large], PRESETS[small])
 
 
 def test_what_cannot_grow_is_refused():

@@ -9,7 +9,7 @@ from tiny_run import make_run  # noqa: E402
 
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.teacher import Teacher  # noqa: E402
-from wm_ros.train import pipeline  # noqa: E402
+from wm_ros.train import pipeline, step_cost  # noqa: E402
 from wm_ros.train.config import Settings  # noqa: E402
 from wm_ros.train.encode import calibration_frames  # noqa: E402
 from wm_ros.train.loop import load_model  # noqa: E402
@@ -96,3 +96,13 @@ def test_what_lacks_is_made_and_a_worker_that_fails_is_told(tmp_path, capsys):
     with pytest.raises(RuntimeError, match='worker has failed'):
         complete(store, int, range(4, 5), 1, 'clips')     # returns what nobody can call
     assert 'clips: 0 of 1 drives' in capsys.readouterr().err
+
+
+def test_the_price_of_a_step_is_told_for_each_kind(student, capsys):
+    step_cost.main(['--folder', str(student), '--preset', 'teacher-tiny', '--batch', '1',
+                    '--frames', '2', '16', '--rounds', '1'])
+    told = dict(line.rsplit(maxsplit=2)[:2] for line in capsys.readouterr().out.splitlines())
+    assert {'answer', 'window, student', 'window, distilled', 'window, teacher, 2 frames',
+            'window, teacher, 16 frames', 'frame, student', 'frame, distilled',
+            'frame, teacher'} < set(told)
+    assert min(float(seconds) for seconds in told.values()) > 0

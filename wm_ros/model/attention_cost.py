@@ -6,7 +6,8 @@ width in torch's fused form, and the Longformer layer of `transformers` with the
 many global tokens (if it is installed: `pip install transformers==4.57.3`; it has no output
 projection, the other two have one). The second is what
 the temporal bottleneck spares: everything from 16 cached maps to the rolled-out states, for a
-student, for the same sizes over all 4,096 tokens, and for a teacher.
+student, for the same with dense layers over all 4,096 tokens as many as sparse ones, and for a
+teacher's preset.
 
 Times are the best of some rounds in turn; on one thread (`--threads 1`) they are of the processor,
 so that what else runs disturbs them little.
@@ -131,9 +132,9 @@ def _peak_mb() -> float:
 
 
 def cores(student: str, teacher: str, rounds: int) -> dict[str, dict[str, Any]]:
-    """Return `core_cost` of a student, of its sizes without the bottleneck, and of a teacher."""
+    """Return `core_cost` of a student, of one with as many dense layers, and of a teacher."""
     configs = {student: PRESETS[student],
-               f'{student}, no bottleneck': replace(PRESETS[student], teacher=True),
+               f'{student}, all frames': replace(PRESETS[student], teacher=True),
                teacher: PRESETS[teacher]}
     threads = torch.get_num_threads()
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wm_ros.choices import Choices
 from wm_ros.export.artifact import calibrate_encoder, write_artifact
 from wm_ros.model.quant import fold_batch_norms
 from wm_ros.train.clips import FEATURE_STEP
@@ -65,7 +66,7 @@ def write_encoder(folder: Path, encode: str) -> Path:
         save_model(model, path, {'stage': 'frame'})
     else:
         # Cached maps are stored in 255 steps; a scale that cuts the top off would be silent.
-        write_artifact(model, path, 0.1, 0.0,
+        write_artifact(model, path, Choices(),
                        {'stage': 'frame', 'memory_high': 255 * FEATURE_STEP})
     return path
 
@@ -121,6 +122,8 @@ def torch_encoder(path: Path, device: str) -> Encode:
     def encode(images: np.ndarray, index: np.ndarray, weight: np.ndarray):
         given = (torch.from_numpy(images), torch.from_numpy(index).long(),
                  torch.from_numpy(weight))
-        memory, skip = model.encode(*(tensor[None].to(device) for tensor in given))
-        return memory[0].cpu().numpy(), skip[0].cpu().numpy()
+        # In bfloat16 as it was trained, but not what stands for INT8: a rounded value would move.
+        with torch.autocast(device.split(':')[0], torch.bfloat16, enabled=model.config.teacher):
+            memory, skip = model.encode(*(tensor[None].to(device) for tensor in given))
+        return memory[0].float().cpu().numpy(), skip[0].float().cpu().numpy()
     return encode
