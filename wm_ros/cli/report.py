@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wm_ros.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from wm_ros.evaluate.report_data import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'begins (default: the liveliest six seconds)')
     parser.add_argument('--rerun', type=Path, metavar='FILE', help='also write a Rerun recording '
                         '(.rrd; needs rerun-sdk)')
+    parser.add_argument('--frames', type=int, default=6, metavar='N',
+                        help='draw predicted camera frames of so many moments, where the model '
+                        'has them (default: 6)')
+    parser.add_argument('--artifact', type=Path, help='folder of the model that draws them '
+                        '(default: the one that is installed)')
     parser.add_argument('--summary', type=Path, help='summary.json of a demo, for latencies')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
 
@@ -41,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _animate(arguments)
     summary = json.loads(arguments.summary.read_text()) if arguments.summary else None
     report = gather(arguments.bag, arguments.input, summary, Progress('reading', 'windows'))
+    if arguments.frames:
+        add_frames(report, arguments.frames, arguments.artifact)
     folder = arguments.bag if arguments.bag.is_dir() else arguments.bag.parent
     out = arguments.out or folder / 'report.html'
     size = write_page(report, out)
@@ -50,11 +62,32 @@ def run(arguments: argparse.Namespace) -> int:
         from wm_ros.evaluate.rerun_recording import write_recording
         write_recording(report, arguments.rerun)
     result = {'page': str(out), 'megabytes': round(size / 1e6, 2), 'windows':
-              len(report.forecasts), 'seconds': round(time.monotonic() - start, 1)}
+              len(report.forecasts), 'drawn': len(report.frames),
+              'seconds': round(time.monotonic() - start, 1)}
     print(json.dumps(result) if arguments.json else
           f'{out}: {result["windows"]} windows, {result["megabytes"]:.1f} MB, '
           f'{result["seconds"]:.1f} s')
     return 0
+
+
+def add_frames(report: Report, count: int, folder: Path | None = None) -> None:
+    """Draw predicted frames of `count` moments, where the model has them and pictures are there."""
+    from wm_ros.evaluate.future_frames import draw_frames
+    from wm_ros.evaluate.report_page import drawn_moments
+    from wm_ros.runtime.artifact import ArtifactError, load_artifact
+    from wm_ros.runtime.frames import find_frames
+    from wm_ros.share import share_path
+
+    try:
+        artifact = load_artifact(folder or share_path('models', 'world-model'))
+        graph = find_frames(artifact)
+    except (ArtifactError, FileNotFoundError) as err:
+        print(f'wm_ros report: no predicted camera frames: {err}', file=sys.stderr)
+        return
+    if graph is not None and report.rig is not None:
+        report.frames = draw_frames(report.source, report.rig, artifact, graph,
+                                    drawn_moments(report, count),
+                                    progress=Progress('drawing', 'moments'))
 
 
 def _animate(arguments: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from wm_ros.evaluate.moments import Moment
 from wm_ros.evaluate.recorded import forecasts_in, replayed_from, score, truths_in
 from wm_ros.evaluate.report_health import Health, health
 from wm_ros.evaluate.report_judged import Judged, held_moments, judged
+from wm_ros.frame_predictor import FutureFrames
 from wm_ros.messages import UNOBSERVED
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraModel, CameraRig, Forecast, Truth
 
@@ -46,6 +47,7 @@ class Report:
     All that a page is made from; truths, pictures, moments and judgements by stamp.
 
     `mosaics` holds one WebP of all cameras a stamp; `summary` is a demo's, for its latencies.
+    `source` is the bag with the pictures; `frames` are predicted ones of some stamps.
     """
 
     title: str
@@ -58,6 +60,8 @@ class Report:
     moments: dict[int, Moment] = field(default_factory=dict)
     judged: dict[int, Judged] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
+    source: Path | None = None
+    frames: dict[int, FutureFrames] = field(default_factory=dict)
 
 
 def mosaic_layout(rig: CameraRig) -> list[list[str]]:
@@ -89,8 +93,9 @@ def gather(bag: Path, source: Path | None, summary: dict[str, Any] | None = None
         report = Report(title=bag.name, rig=None, forecasts=forecasts, truths={},
                         summary=summary or {}, health=health(reader))
         source = source or (None if reader.camera_topics() else replayed_from(reader))
+        report.source = source or bag
     # Decoding pictures leaves the interpreter to the scores, which take as long.
-    with BagReader(source or bag) as reader, ThreadPoolExecutor(1) as beside:
+    with BagReader(report.source) as reader, ThreadPoolExecutor(1) as beside:
         cameras = list(forecasts[-1].window.cameras)
         known = reader.camera_topics()
         mosaics: Future[dict[int, bytes]] | None = None
@@ -98,7 +103,7 @@ def gather(bag: Path, source: Path | None, summary: dict[str, Any] | None = None
             report.rig = reader.rig(cameras=cameras)
             mosaics = beside.submit(_mosaics, reader, report.rig,
                                     {f.stamp_ns for f in forecasts}, progress)
-        with BagReader(source or bag) as other:
+        with BagReader(report.source) as other:
             report.truths = truths_in(other)
         report.moments = held_moments(forecasts)
         report.scores = score(forecasts, report.truths)

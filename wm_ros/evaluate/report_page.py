@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wm_ros.evaluate.recorded import score_table
-from wm_ros.evaluate.report_data import TILE_WIDTH, Report, camera_json, mosaic_layout, window_json
+from wm_ros.evaluate.report_data import (
+    TILE_WIDTH,
+    Report,
+    camera_json,
+    encoded,
+    mosaic_layout,
+    window_json,
+)
 from wm_ros.evaluate.report_judged import worst_moments
-from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID
+from wm_ros.frame_predictor import FutureFrames
+from wm_ros.frames import HEIGHT, WIDTH
+from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraRig, Forecast
 
+#: Predicted frames are small and few: they may be good.
+FRAMES_QUALITY = 80
 PAGE = Path(__file__).with_name('page')
 #: Parts of the page's script, in the order in which they run.
 SCRIPTS = ('state', 'draw', 'bev', 'cameras', 'timeline', 'panels', 'player')
@@ -38,11 +50,16 @@ def page_data(report: Report) -> dict[str, Any]:
         picture = report.mosaics.get(forecast.stamp_ns)
         if picture is not None:
             entry['cam'] = base64.b64encode(picture).decode()
+        frames = report.frames.get(forecast.stamp_ns)
+        if frames is not None and report.rig is not None:
+            entry['fut'] = base64.b64encode(encoded(
+                frames_tiles(frames, report.rig)[..., ::-1], FRAMES_QUALITY)).decode()
         windows.append(entry)
     data = {
         'title': report.title, 'windows': windows, 'classes': list(AGENT_CLASSES),
         'cells': OUTPUT_GRID.rows, 'cell_m': OUTPUT_GRID.cell_m, 'cameras': [], 'mosaic': [1, 1],
-        'rows': 1, 'columns': 1, 'facts': facts(report), 'scores': [], 'scores_note': '',
+        'rows': 1, 'columns': 1, 'future': [WIDTH, HEIGHT], 'facts': facts(report), 'scores': [],
+        'scores_note': '',
         'start': telling_window(report), 'foot': foot(report),
         'moments': worst_moments(forecasts, report.moments, report.judged),
         'health': [[round((stamp - start_ns) / 1e9, 3), level, lines]
@@ -60,6 +77,29 @@ def page_data(report: Report) -> dict[str, Any]:
             f'{report.scores["n_forecasts"]} forecasts, {report.scores["n_agents"]} visible agents '
             'within 30 m, against the truth in the bag')
     return data
+
+
+def frames_tiles(frames: FutureFrames, rig: CameraRig) -> np.ndarray:
+    """Return predicted frames as one RGB picture: a row a second, a column a camera as shown."""
+    blank = np.zeros((len(frames.seconds), HEIGHT, WIDTH, 3), np.uint8)
+    names = [name for row in mosaic_layout(rig) for name in row]
+    tiles = np.stack([frames.pictures.get(name, blank) for name in names], 2)
+    return tiles.reshape(len(frames.seconds) * HEIGHT, len(names) * WIDTH, 3)
+
+
+def drawn_moments(report: Report, count: int) -> list[Forecast]:
+    """
+    Return up to `count` forecasts whose frames are worth predicting, by stamp.
+
+    The one that the page opens with, then the worst moments of each kind in turn.
+    """
+    worst = worst_moments(report.forecasts, report.moments, report.judged)
+    kinds = [[entry['i'] for entry in worst if entry['kind'] == kind]
+             for kind in ('surprise', 'truth')]
+    turns = [i for turn in zip_longest(*kinds) for i in turn if i is not None]
+    chosen = dict.fromkeys([telling_window(report), *turns])
+    found = [report.forecasts[i] for i in chosen if report.forecasts[i].valid][:count]
+    return sorted(found, key=lambda forecast: forecast.stamp_ns)
 
 
 def facts(report: Report) -> list[list[str]]:

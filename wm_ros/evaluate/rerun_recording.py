@@ -18,6 +18,7 @@ from wm_ros.evaluate.report_data import (
     mosaic_layout,
     occupancy_picture,
 )
+from wm_ros.evaluate.report_page import frames_tiles
 from wm_ros.evaluate.scene_picture import COLOURS, EGO, GROUND_COLOURS, MUTED
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraModel, Forecast, Truth
 
@@ -66,6 +67,8 @@ def write_recording(report: Report, path: Path) -> int:
                 translation=[x, y, 0.0],
                 rotation=rr.RotationAxisAngle(axis=[0, 0, 1], angle=rr.Angle(rad=yaw))))
         _log_pictures(rr, recording, report, stamp)
+        if stamp in report.frames and report.rig is not None:
+            recording.log('future', rr.Image(frames_tiles(report.frames[stamp], report.rig)))
         _log_ground(rr, recording, forecast)
         _log_agents(rr, recording, forecast)
         if stamp in report.truths:
@@ -99,6 +102,8 @@ def _layout(report: Report) -> Any:
         name for row in mosaic_layout(report.rig) for name in row]
     cameras = [rrb.Spatial2DView(origin=f'world/base_link/{name}', name=name) for name in names]
     scene = rrb.Spatial3DView(origin='world/base_link', name='scene')
+    if report.frames:
+        cameras.append(rrb.Spatial2DView(origin='future', name='predicted in 1, 2 and 3 s'))
     upper = rrb.Horizontal(scene, rrb.Grid(*cameras)) if cameras else scene
     lines = ['right', 'latency_ms']
     lower = rrb.Horizontal(

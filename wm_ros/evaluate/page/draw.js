@@ -1,5 +1,5 @@
 // ---- Pictures, decoded when they are needed and a little ahead --------------------------------
-const pictures = new Map(), layers = new Map(), grounds = new Map();
+const pictures = new Map(), layers = new Map(), grounds = new Map(), futures = new Map();
 let hatching = null;
 function load(source) {
   return new Promise((resolve, reject) => {

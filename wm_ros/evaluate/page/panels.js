@@ -36,16 +36,41 @@ function goTo(k) {
 const trio = [1, 2, 3].map(h => {
   const figure = document.createElement('figure'), caption = document.createElement('figcaption');
   const text = document.createElement('span'), see = document.createElement('canvas');
-  const plan = document.createElement('canvas');
+  const plan = document.createElement('canvas'), drawn = document.createElement('canvas');
   caption.append('+' + h + ' s', text);
   if (!D.cameras.length) see.hidden = true;
-  figure.append(caption, see, plan);
+  drawn.className = 'drawn';
+  drawn.title = 'as the model expects this camera to see it';
+  figure.append(caption, see, drawn, plan);
   $('trio').append(figure);
-  return {h, text, see, plan};
+  return {h, text, see, drawn, plan};
 });
+// Where the model drew what the cameras will see: a row a second, a column a camera.
+const drawnAt = W.flatMap((w, i) => w.fut ? [i] : []);
+function future(i) {
+  if (!W[i] || !W[i].fut) return null;
+  return wanted(futures, i, 20, async e => {
+    e.image = await load('data:image/webp;base64,' + W[i].fut);
+  });
+}
+function drawFuture(canvas, h) {
+  const shown = D.cameras.length ? future(view.at) : null, [tw, th] = D.future;
+  canvas.hidden = !shown;
+  if (!shown) return;
+  const [g, width, height] = fit(canvas, th / tw);
+  if (shown.ready) {
+    g.drawImage(shown.image, view.eye * tw, (h - 1) * th, tw, th, 0, 0, width, height);
+  }
+  g.font = '12px ' + FONT;
+  const box = g.measureText('predicted').width + 14;
+  g.fillStyle = 'rgba(8,11,16,.72)';
+  g.beginPath(); g.roundRect(6, 6, box, 21, 5); g.fill();
+  g.fillStyle = '#fff'; g.fillText('predicted', 13, 21);
+}
 function drawAhead() {
   const camera = D.cameras[view.eye], w = W[view.at];
-  for (const {h, text, see, plan} of trio) {
+  for (const {h, text, see, drawn, plan} of trio) {
+    drawFuture(drawn, h);
     const k = windowAt(w.t + h), pose = k >= 0 ? seenFrom(k, view.at) : null;
     const fine = pose && w.ok;
     text.textContent = !w.ok ? 'no valid forecast here' : k < 0 ? 'beyond the end' : pose ? ''
@@ -115,8 +140,15 @@ function fillPage() {
   $('worst').hidden = !D.moments.length;
   $('ahead-note').textContent = (D.cameras.length
     ? 'Pictures: what the camera saw then, with the boxes that were forecast now. ' : '')
+    + (drawnAt.length ? 'Below them, at the moments named above, the same picture as the model '
+      + 'expects it, under the plan of the forecast. ' : '')
     + 'Plans: occupancy forecast now (amber) and seen then (blue); boxes forecast (dashed) and seen.';
   $('foot').textContent = D.foot;
+  $('drawn').hidden = !drawnAt.length;
+  for (const i of drawnAt) {
+    const b = button('drawn', (W[i].t - W[0].t).toFixed(1) + ' s', () => { play(false); seek(i); });
+    b.title = 'predicted camera frames at this moment';
+  }
 }
 function drawLegend() {
   const seen = new Set(W.flatMap(w => [...w.a, ...(w.truth || [])].map(a => a.c)));
