@@ -1,5 +1,6 @@
 """A run that begins as another one: grown, with its norms back, with its heads and its streams."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='training needs torch')
@@ -80,6 +81,11 @@ def test_stage_two_alone_wants_streams(student, tmp_path):
     (student / 'windows').rmdir()
     with pytest.raises(ValueError, match='windows/'):
         pipeline.window_stage(tmp_path / 'teacher', settings(student))
+
+
+def test_a_run_without_clips_says_so(tmp_path):
+    with pytest.raises(ValueError, match='frames: want clips to draw from'):
+        ClipStore(tmp_path / 'frames').read(np.random.default_rng(0))
 
 
 def test_what_lacks_is_made_and_a_worker_that_fails_is_told(tmp_path, capsys):

@@ -124,8 +124,7 @@ class AnsweredStore(ClipStore):
 
     def read(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return one clip, drawn at random, and under `answers` where its answers lie."""
-        paths = self.paths()
-        path = paths[int(rng.integers(len(paths)))]
+        path = self.draw(rng)
         with np.load(path) as clip:
             return {**clip, 'answers': self.answers.folder / path.name}
 

@@ -51,10 +51,16 @@ class ClipStore:
             time.sleep(1.0)
 
     def read(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return one clip, drawn at random."""
-        paths = self.paths()
-        with np.load(paths[int(rng.integers(len(paths)))]) as clip:
+        """Return one clip, drawn at random; see `draw`."""
+        with np.load(self.draw(rng)) as clip:
             return dict(clip)
+
+    def draw(self, rng: np.random.Generator) -> Path:
+        """Return the path of a clip, drawn at random; ValueError where there is none."""
+        paths = self.paths()
+        if not paths:
+            raise ValueError(f'{self.folder}: want clips to draw from, got none')
+        return paths[int(rng.integers(len(paths)))]
 
 
 def produce(folder: Path, setup: Callable[[], Make], seeds: Sequence[int], workers: int,
