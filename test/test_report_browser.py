@@ -12,6 +12,7 @@ from drives import forecasts
 from wm_ros.evaluate.report_data import Report, encoded
 from wm_ros.evaluate.report_judged import Judged, held_moments
 from wm_ros.evaluate.report_page import write_page
+from wm_ros.frame_predictor import FutureFrames
 from wm_ros.types import CameraState
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
@@ -29,6 +30,10 @@ def page(tmp_path_factory):
         'drive', rig, drive, {}, {f.stamp_ns: mosaic for f in drive}, moments=held_moments(drive),
         judged={f.stamp_ns: Judged(3, 2, 1, 0) for f in drive[::5]},
         summary={'latency_ms': {str(f.stamp_ns): 30.0 for f in drive}})
+    tiles = cv2.resize(ramp[:3, :, None].repeat(3, 2), (200, 80))[None].repeat(3, 0)
+    stamp = drive[20].stamp_ns
+    report.frames = {stamp: FutureFrames(stamp, (1.0, 2.0, 3.0), {
+        name: tiles for name in rig.names}, {})}
     report.forecasts[0].window.cameras.update(
         {'front': CameraState.OK, 'back': CameraState.BLACK})
     path = tmp_path_factory.mktemp('browser') / 'page.html'
@@ -113,6 +118,15 @@ def test_the_page_opens_plays_and_seeks_without_an_error(page, browser):
     shown = run('return [...document.querySelectorAll("#trio figcaption")].map(f => '
                 'f.textContent)')
     assert all('m off' in text for text in shown) and shown[0].startswith('+1 s')
+    # Predicted pictures: only where there are any, and one click away.
+    drawn = ('const c = document.querySelector("canvas.drawn"); return c.hidden ? 0 : new Set(new '
+             'Uint32Array(c.getContext("2d").getImageData(0, 0, c.width, c.height).data.buffer))'
+             '.size')
+    assert run(drawn) == 0
+    run('document.querySelector("#drawn button").click()')
+    assert run('return wm.at') == 20 and until('wm.ready')
+    run('wm.draw()')
+    assert run(drawn) > 50
     count = run('const all = document.querySelectorAll("#toggles button, #horizon button, #range '
                 'button, #modes button, #kinds button, #theme"); for (const b of all) '
                 '{ b.click(); wm.draw(); } return all.length')

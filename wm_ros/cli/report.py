@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'begins (default: the liveliest six seconds)')
     parser.add_argument('--rerun', type=Path, metavar='FILE', help='also write a Rerun recording '
                         '(.rrd; needs rerun-sdk)')
-    parser.add_argument('--frames', type=int, default=6, metavar='N',
+    parser.add_argument('--frames', type=int, default=4, metavar='N',
                         help='draw predicted camera frames of so many moments, where the model '
-                        'has them (default: 6)')
+                        'has them (default: 4)')
     parser.add_argument('--artifact', type=Path, help='folder of the model that draws them '
                         '(default: the one that is installed)')
     parser.add_argument('--summary', type=Path, help='summary.json of a demo, for latencies')

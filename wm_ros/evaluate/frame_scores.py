@@ -21,6 +21,7 @@ from wm_ros.evaluate.pictures import psnr, ssim
 from wm_ros.frame_predictor import FramePredictor, FutureFrames
 from wm_ros.frames import HEIGHT, WIDTH
 from wm_ros.predictor import Predictor
+from wm_ros.runtime.frames import frames_path, load_frames
 from wm_ros.types import WINDOW_FRAMES, CameraRig, Forecast
 
 KINDS = ('frames', 'newest', 'moved')
@@ -95,11 +96,11 @@ class FrameTask:
     every: int
 
     def __call__(self, key: Any) -> FrameCounter:
-        from wm_ros.runtime.frames import find_frames
-
         drive, counter = self.open_drive(key), FrameCounter()
         predictor = self.open_predictor(drive.rig)
-        draw = FramePredictor(find_frames(predictor.artifact, threads=1), drive.rig)
+        artifact = predictor.artifact
+        draw = FramePredictor(load_frames(frames_path(artifact.path), artifact, threads=1),
+                              drive.rig)
         predictor.reset('a new drive')
         for sample in drive.samples(self.every, WINDOW_FRAMES - 1):
             predictor.encode(sample.frames, sample.ego)

@@ -23,7 +23,7 @@ from wm_ros.types import CameraRig, Forecast, Frame
 from wm_ros.window import FrameBuffer
 
 #: More of the bag than the window itself is read before a moment, for sets that come late.
-MARGIN_NS = 1_000_000_000
+MARGIN_NS = 400_000_000
 
 
 def draw_frames(source: Path, rig: CameraRig, artifact: Artifact, graph: FrameGraph,

@@ -130,8 +130,8 @@ $('eye').value = String(view.eye);
 window.wm = {seek, play, draw, view, get at() { return view.at; },
   get playing() { return view.playing; },
   get ready() {
-    const e = layers.get(view.at), p = pictures.get(view.at);
-    return Boolean(e && e.ready && (!W[view.at].cam || (p && p.ready)));
+    const e = layers.get(view.at), p = pictures.get(view.at), f = futures.get(view.at);
+    return Boolean(e && e.ready && (!W[view.at].cam || (p && p.ready)) && (!f || f.ready));
   }};
 seek(D.start);
 requestAnimationFrame(tick);
