@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fakes import CHANNELS, make_fake_artifact
 
+from wm_ros.choices import Choices
 from wm_ros.runtime import artifact as art
 from wm_ros.runtime.artifact import ArtifactError, load_artifact, write_manifest
 
@@ -40,7 +41,7 @@ def test_it_loads_and_says_what_it_is(folder):
     assert loaded.hash == hashlib.sha256((folder / 'manifest.json').read_bytes()).hexdigest()
     assert loaded.specs['encode'].outputs[0].shape == (CHANNELS['memory_channels'], 80, 80)
     assert loaded.graph('fold') == (folder / 'fold.onnx').read_bytes()
-    assert loaded.score_threshold == 0.3 and loaded.observed_threshold == 0.0
+    assert loaded.choices == Choices(0.3, 0.0)
     assert loaded.precision['encode'] == 'f32'
     assert loaded.manifest['training'] == {'weights': 'none: a test fixture'}
 
@@ -133,7 +134,10 @@ def test_white_space_counts_too(folder):
     ({'channels': None}, 'channels None'),
     ({'precision': {'encode': 'i8'}}, 'precision'),
     ({'score_threshold': 1.5}, 'score_threshold 1.5, want a number from 0.0 to 1.0'),
-    ({'observed_threshold': None}, 'observed_threshold None'),
+    ({'observed_threshold': None}, 'no observed_threshold'),
+    ({'existence': [1.0]}, r'existence \[1.0\], want 2 numbers'),
+    ({'spread': [1, 1, 1, 1, 1, 0]}, 'spread .*want 6 numbers from'),
+    ({'occupancy_weights': [True, 0.5]}, 'occupancy_weights'),
     ({'files': {}}, 'contract.encode names no file'),
     ({'contract': {}}, 'contract'),
 ])
@@ -170,3 +174,17 @@ def test_the_writer_refuses_what_would_not_load(folder):
         write_manifest(folder, {'channels': CHANNELS, 'score_threshold': 7,
                                 'observed_threshold': 0.0,
                                 'precision': dict.fromkeys(('encode', 'fold', 'rollout'), 'f32')})
+
+
+def test_other_choices_leave_the_graphs_alone(folder, tmp_path):
+    old = load_artifact(folder)
+    choices = Choices(0.45, -1.0, (2.5, 1.7), (1.1,) * 6, (0.5, 0.8))
+    new_hash = art.rewrite(old, tmp_path / 'new', choices.to_json())
+    new = load_artifact(tmp_path / 'new')
+    assert new.hash == new_hash != old.hash
+    assert new.choices == choices and old.choices == Choices()
+    assert new.manifest['files'] == old.manifest['files']
+    assert new.manifest['training'] == old.manifest['training']
+    assert new.graph('encode') == old.graph('encode')
+    with pytest.raises(ArtifactError, match='score_threshold 7'):
+        art.rewrite(old, tmp_path / 'bad', {'score_threshold': 7.0})

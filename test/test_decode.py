@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wm_ros import decode
+from wm_ros.choices import Choices
 from wm_ros.decode import OutputError
 from wm_ros.runtime.contract import MAX_AGENTS, graph_specs
 
@@ -123,10 +124,44 @@ def test_what_cannot_be_is_refused(name, place, value, wanted):
     raw = outputs()
     raw['agent_score'][0, 5] = 0.9
     raw[name][0, 5].reshape(-1)[place] = value
+    everybody = decode.decode_agents(raw, 0, 0.5)
     with pytest.raises(OutputError, match=wanted):
-        decode.decode_agents(raw, 0, 0.5)
-    raw['agent_score'][0, 5] = 0.1   # nobody publishes that one
-    decode.decode_agents(raw, 0, 0.5)
+        decode.check_agents(everybody)
+    decode.check_agents(everybody.above(0.95))   # nobody publishes that one
+
+
+def test_a_score_means_an_existence_probability():
+    raw = outputs()
+    raw['agent_score'][0, [3, 10]] = [0.5, 0.2]
+    choices = Choices(existence=(2.0, np.log(3)))
+    # logit 0 -> ln 3 -> 3/4; logit -ln 4 -> ln 3 - 2 ln 4 -> 3/19.
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.1, choices).score, [0.75, 3 / 19],
+                               rtol=1e-5)
+    assert len(decode.decode_agents(raw, 0, 0.74, choices)) == 1
+    assert len(decode.decode_agents(raw, 0, 0.76, choices)) == 0
+
+
+def test_the_spread_of_paths_is_scaled_a_step_and_nothing_else():
+    raw = outputs()
+    raw['agent_score'][0, 0] = 0.9
+    factors = (1.0, 1.0, 2.0, 1.0, 1.0, 0.5)
+    before = decode.decode_agents(raw, 0, 0.5)
+    after = decode.decode_agents(raw, 0, 0.5, Choices(spread=factors))
+    ratio = after.covariances_m2[0, 0] / before.covariances_m2[0, 0].clip(1e-9)
+    np.testing.assert_allclose(ratio[:, 0, 0], np.square(factors), rtol=1e-5)
+    np.testing.assert_allclose(ratio[:, 1, 1], np.square(factors), rtol=1e-5)
+    for name in ('score', 'pose_covariance', 'trajectories_m', 'mode_probabilities'):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_rows_above_a_score_are_what_decoding_from_there_gives():
+    raw = outputs()
+    raw['agent_score'][0, :6] = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    raw['agent_box'][0, 2, :2] = raw['agent_box'][0, 3, :2] + 0.3   # a duplicate below the cut
+    everybody, few = decode.decode_agents(raw, 0, 0.1), decode.decode_agents(raw, 0, 0.65)
+    assert (len(everybody), len(few)) == (5, 3)
+    for name in everybody.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(everybody.above(0.65), name), getattr(few, name))
 
 
 def test_sizes_and_spreads_are_held_to_bounds():

@@ -76,16 +76,15 @@ def test_two_workers_report_what_one_reports(artifact, tmp_path, capsys):
     assert 'SPA top-6, 30 m' in capsys.readouterr().out
 
 
-def test_the_threshold_is_chosen_by_precision(artifact, tmp_path, capsys):
-    out = tmp_path / 'sweep.json'
-    code = cli.main(['evaluate', '--choose-threshold', '--seeds', '800000:800001', *SHORT,
-                     '--artifact', artifact, '--workers', '1', '--json', str(out)])
+def test_nothing_is_chosen_where_no_threshold_is_precise(artifact, tmp_path, capsys):
+    out = tmp_path / 'choices.json'
+    code = cli.main(['evaluate', '--choose', str(out), '--seeds', '800000:800001', *SHORT,
+                     '--artifact', artifact, '--workers', '1'])
     # A tiny artifact that sees nothing cannot be precise: that is said, not papered over.
-    assert code == 1
-    assert 'want at least 0.85' in capsys.readouterr().err
-    points = json.loads(out.read_text())['points']
-    assert len(points) == 37
-    assert points[0]['recall'] >= points[-1]['recall']
+    assert code == 1 and not out.exists()
+    told = capsys.readouterr()
+    assert 'want at least 0.85' in told.err
+    assert told.out.split()[:2] == ['threshold', 'SPA']
 
 
 def test_wrong_arguments_are_named(artifact, capsys):

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='export needs torch')
 onnx = pytest.importorskip('onnx', reason='export needs onnx')
 
+from wm_ros.choices import Choices  # noqa: E402
 from wm_ros.export.artifact import calibrate_dynamics, calibrate_encoder, write_artifact  # noqa: E402
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
@@ -49,7 +50,7 @@ def exported(tmp_path_factory):
         'frame_mask': torch.ones(2, 16), 'odometry_mask': torch.ones(2, 1),
         'plans': torch.zeros(2, 6, 3), 'ego_motion': torch.zeros(2, 2)}])
     folder = tmp_path_factory.mktemp('artifact')
-    write_artifact(model, folder, 0.3, 0.0, {})
+    write_artifact(model, folder, Choices(), {})
     return model.eval(), load_artifact(folder)
 
 

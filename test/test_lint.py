@@ -7,6 +7,7 @@ onnx = pytest.importorskip('onnx', reason='the linter reads ONNX')
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from wm_ros.choices import Choices  # noqa: E402
 from wm_ros.export.lint import SOURCES, LintError, check_graph, lint  # noqa: E402
 from wm_ros.runtime.artifact import load_artifact  # noqa: E402
 from wm_ros.runtime.contract import GRAPHS  # noqa: E402
@@ -289,7 +290,7 @@ def test_export_writes_no_manifest_over_a_finding(tmp_path, monkeypatch):
     calibrated.active = True
     monkeypatch.setattr(artifact, 'export_graphs', export)
     with pytest.raises(LintError, match='encode: .*\n  zero-point: /w_dq: kernel_zero: 1, want 0'):
-        artifact.write_artifact(calibrated, tmp_path, 0.3, 0.0, {})
+        artifact.write_artifact(calibrated, tmp_path, Choices(), {})
     assert not (tmp_path / 'manifest.json').exists()
 
 

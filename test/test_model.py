@@ -152,18 +152,3 @@ def test_plans_over_one_scene_have_the_same_agents_in_the_same_rows(model):
     torch.testing.assert_close(together['occupancy'][1], alone['occupancy'][0], rtol=1e-3,
                                atol=1e-3)
     assert not torch.allclose(together['trajectories'][0], together['trajectories'][1])
-
-
-def test_spread_is_scaled_a_step_and_nothing_else():
-    agents = WorldModel(PRESETS['tiny']).agents.eval()
-    query, place = torch.randn(1, 5, PRESETS['tiny'].agent_dim), torch.zeros(1, 5, 2)
-    with torch.no_grad():
-        before = agents.heads(query, place)
-        agents.scale_spread([1.0, 1.0, 2.0, 1.0, 1.0, 0.5])
-        after = agents.heads(query, place)
-    ratio = (after['trajectory_spread'] - before['trajectory_spread'])[0, 0, 0].exp()
-    torch.testing.assert_close(ratio[:, 0], torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0, 0.5]))
-    torch.testing.assert_close(ratio[:, 2], torch.ones(6))
-    assert torch.equal(after['trajectories'], before['trajectories'])
-    with pytest.raises(ValueError, match='want 6'):
-        agents.scale_spread([1.0])

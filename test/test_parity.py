@@ -11,6 +11,7 @@ pytest.importorskip('onnx', reason='weights are read from the graphs with it')
 
 import windows  # noqa: E402
 
+from wm_ros.choices import Choices  # noqa: E402
 from wm_ros.cli import main as cli  # noqa: E402
 from wm_ros.export import parity, parity_cases  # noqa: E402
 from wm_ros.export.parity import Tee, judge  # noqa: E402
@@ -156,7 +157,7 @@ def test_agents_are_paired_by_place():
     wanted = rollout([[0, 0], [10, 0], [20, 0]], [1.0, 2.0, 3.0], [0.9, 0.8, 0.1])
     found = rollout([[10.1, 0], [0, 5], [20, 0]], [2.5, 1.0, 9.0], [0.7, 0.9, 0.1])
     errors = parity.AgentErrors()
-    errors.add(found, wanted, 0.5)
+    errors.add(found, wanted, Choices(score_threshold=0.5))
     assert errors.result() == pytest.approx(
         {'wanted': 2, 'found': 0.5, 'score': 0.1, 'path_m': 0.5})
 

@@ -8,7 +8,7 @@ import pytest
 from truths import make_agent, make_forecast, make_truth
 
 from wm_ros.data.samples import Sample
-from wm_ros.evaluate import baselines, protocol, threshold
+from wm_ros.evaluate import baselines, protocol
 from wm_ros.evaluate.scores import DriveCounter, Scores
 from wm_ros.evaluate.table import table
 from wm_ros.types import CameraRig, FrameSet
@@ -189,23 +189,6 @@ def test_two_processes_count_what_one_counts():
                                    progress=lambda n, of: done.append((n, of)))).report()
     assert one == two
     assert done == [(1, 2), (2, 2)]
-
-
-def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
-    # Scores 0.9 .. 0.5 find five cars; those of 0.3 are inventions, one for each car.
-    truth = make_truth([[5 + 4 * i, 0, 0] for i in range(5)])
-    found = [make_agent((5 + 4 * i, 0), score=0.9 - 0.1 * i) for i in range(5)]
-    invented = [make_agent((-5 - 4 * i, 0), score=0.3) for i in range(5)]
-    counter = threshold.SweepCounter()
-    counter.add(make_forecast(found + invented), truth)
-    points = threshold.sweep([counter])
-    best = threshold.choose(points)
-    assert (best.spa_top6, best.precision, best.threshold) == (100.0, 1.0, 0.5)
-    at = {point.threshold: point for point in points}
-    assert (at[0.3].precision, at[0.3].epa) == (0.5, 0.5)
-    assert at[0.6].spa_top6 == 80.0
-    with pytest.raises(ValueError, match='the best precision is 1.000, want at least 1.5'):
-        threshold.choose(points, 1.5)
 
 
 def test_the_table_fits_a_terminal_and_shows_the_headline():

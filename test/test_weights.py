@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from wm_ros.choices import Choices
 from wm_ros.export.artifact import write_artifact
 from wm_ros.export.weights import load_artifact_model
 from wm_ros.model.config import PRESETS
@@ -27,7 +28,7 @@ def exported(tmp_path_factory):
         if isinstance(module, _QuantWeight):
             module.update_weight_scale()
     folder = tmp_path_factory.mktemp('artifact')
-    write_artifact(model, folder, 0.3, 0.0, {})
+    write_artifact(model, folder, Choices(), {})
     return model, folder
 
 
@@ -44,7 +45,7 @@ def test_every_weight_and_scale_comes_back(exported):
 def test_loading_twice_changes_nothing(exported, tmp_path):
     _, folder = exported
     once = load_artifact_model(folder)
-    write_artifact(load_artifact_model(folder), tmp_path, 0.3, 0.0, {})
+    write_artifact(load_artifact_model(folder), tmp_path, Choices(), {})
     twice = load_artifact_model(tmp_path).state_dict()
     for name, value in once.state_dict().items():
         assert torch.equal(value, twice[name]), name

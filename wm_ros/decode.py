@@ -8,17 +8,18 @@ not: INT8 kernels turn broken input into plausible numbers, so this is the last 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from wm_ros.choices import Choices, existence_probability
+from wm_ros.footprints import MAX_FLOW_M, footprints
 from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, MODES, OUTPUT_GRID, ROAD_LAYERS
 
 #: An agent's centre lies on the grid, give or take; nothing drives or grows beyond these.
 MAX_CENTRE_M = 75.0
 MAX_WAYPOINT_M = 500.0
 MAX_SPEED_MPS = 100.0
-MAX_FLOW_M = 60.0
 MAX_LOGIT = 1e4
 #: Length, width, height are held to these.
 MIN_SIZE_M = np.array([0.2, 0.2, 0.3], dtype=np.float32)
@@ -33,6 +34,7 @@ DUPLICATE_ON_FOOT_M = 0.5
 DUPLICATE_INSIDE = 0.8
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
+NEUTRAL = Choices()
 _ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
 UNOBSERVED = 255
 
@@ -46,7 +48,8 @@ class AgentTable:
     """
     The agents of one plan as rows, highest score first, in `base_link` at the stamp.
 
-    Fields as in `types.AgentForecast`, with a leading axis of A agents.
+    Fields as in `types.AgentForecast`, with a leading axis of A agents. `score` is the probability
+    that there is somebody.
     """
 
     score: np.ndarray                # (A,)
@@ -62,6 +65,11 @@ class AgentTable:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def above(self, score: float) -> AgentTable:
+        """Return the rows of a score of at least `score`."""
+        count = np.count_nonzero(self.score >= score)
+        return AgentTable(*(getattr(self, field.name)[:count] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
-def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
-                  score_threshold: float) -> AgentTable:
+def decode_agents(outputs: Mapping[str, np.ndarray], plan: int, score_threshold: float,
+                  choices: Choices = NEUTRAL) -> AgentTable:
     """
     Return the agents of one plan whose score reaches the threshold, without duplicates.
 
-    `outputs` as `contract.graph_specs()['rollout'].outputs`. Raises OutputError for an agent
-    beyond physical bounds.
+    `outputs` as `contract.graph_specs()['rollout'].outputs`; `choices` are the artifact's. Who is
+    there does not depend on who is below the threshold.
     """
-    score = outputs['agent_score'][plan]
+    score = existence_probability(outputs['agent_score'][plan], choices.existence)
     keep = np.flatnonzero(score >= score_threshold)
     keep = keep[np.argsort(-score[keep], kind='stable')]
     box = outputs['agent_box'][plan][keep]                                  # (A, 9)
@@ -111,9 +119,6 @@ def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
     rows = np.arange(len(keep))[:, None]
     waypoints = outputs['trajectories'][plan][keep][rows, order]            # (A, K, T, 2)
     spread = outputs['trajectory_spread'][plan][keep][rows, order]          # (A, K, T, 3)
-    _bounded('agent centre', box[:, :2], MAX_CENTRE_M, 'm')
-    _bounded('agent velocity', box[:, 7:9], MAX_SPEED_MPS, 'm/s')
-    _bounded('waypoint', waypoints, MAX_WAYPOINT_M, 'm')
     # Front and back look much alike; where it clearly moves, the motion tells them apart.
     backward = box[:, 3] * box[:, 7] + box[:, 2] * box[:, 8] < -MOVING_MPS
     heading = np.arctan2(np.where(backward, -box[:, 2], box[:, 2]),
@@ -123,7 +128,15 @@ def decode_agents(outputs: Mapping[str, np.ndarray], plan: int,
         score[keep], classes, np.column_stack([box[:, :2], heading]),
         sigma[:, :3, None] ** 2 * np.eye(3, dtype=np.float32), box[:, 7:9],
         sigma[:, 3:, None] ** 2 * np.eye(2, dtype=np.float32), size,
-        waypoints, modes[rows, order], _covariances(spread))
+        waypoints, modes[rows, order],
+        _covariances(spread, np.log(np.array(choices.spread, dtype=np.float32))))
+
+
+def check_agents(agents: AgentTable) -> None:
+    """Raise OutputError for an agent beyond physical bounds."""
+    _bounded('agent centre', agents.pose[:, :2], MAX_CENTRE_M, 'm')
+    _bounded('agent velocity', agents.velocity_mps, MAX_SPEED_MPS, 'm/s')
+    _bounded('waypoint', agents.trajectories_m, MAX_WAYPOINT_M, 'm')
 
 
 def _bounded(what: str, values: np.ndarray, limit: float, unit: str) -> None:
@@ -148,9 +161,14 @@ def _without_duplicates(box: np.ndarray, on_foot: np.ndarray) -> np.ndarray:
     return np.flatnonzero(alive)
 
 
-def _covariances(spread: np.ndarray) -> np.ndarray:
-    """Return 2x2 matrices (..., 2, 2) of log sigma x, log sigma y, atanh correlation (..., 3)."""
-    sigma = np.exp(np.clip(spread[..., :2], *LOG_SIGMA))
+def _covariances(spread: np.ndarray, log_factors: np.ndarray) -> np.ndarray:
+    """
+    Return 2x2 matrices (..., T, 2, 2) of log sigma x, log sigma y, atanh correlation (..., T, 3).
+
+    Standard deviations are widened by a factor a step, `log_factors` (T,): calibration after
+    training (Guo et al., ICML 2017; for regression Levi et al., Sensors 2022).
+    """
+    sigma = np.exp(np.clip(spread[..., :2] + log_factors[:, None], *LOG_SIGMA))
     rho = np.clip(np.tanh(spread[..., 2]), -MAX_CORRELATION, MAX_CORRELATION)
     out = np.empty((*spread.shape[:-1], 2, 2), dtype=np.float32)
     out[..., 0, 0] = sigma[..., 0] ** 2
@@ -175,23 +193,35 @@ def coded(probabilities: np.ndarray) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
-def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.ndarray) -> Layers:
+def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.ndarray,
+                  agents: AgentTable | None = None,
+                  weights: tuple[float, float] = NEUTRAL.occupancy_weights) -> Layers:
     """
     Return the dense layers of one plan; `observed` (200, 200) bool is what is not 255.
 
-    Static ground is what a static obstacle stands on or what cannot be driven on:
-    1 - (1 - p(static obstacle)) * p(drivable).
+    Occupancy is weights[0] times the dense head's and weights[1] times what the boxes of `agents`
+    cover (`footprints`), which should hold all of an existence of `footprints.DRAWN_FROM` on; where
+    an agent surely stands, the flow is its motion. Static ground is what a static obstacle stands
+    on or what cannot be driven on: 1 - (1 - p(static obstacle)) * p(drivable).
     """
     # All bits set is UNOBSERVED: 80 times faster than assigning through a mask.
     hidden = np.where(observed, np.uint8(0), np.uint8(UNOBSERVED))
-    agents = coded(probability(outputs['occupancy'][plan]))
+    occupancy, flow = probability(outputs['occupancy'][plan]), outputs['flow'][plan].copy()
+    dense, boxes = weights
+    if dense != 1:
+        occupancy *= np.float32(dense)
+    if agents is not None and boxes > 0:
+        drawn = footprints(agents)
+        drawn.add_to(occupancy, boxes)
+        drawn.write_flow(flow)
+    occupied = coded(occupancy)
     layout = probability(outputs['road'])                                   # (3, Y, X)
     free = layout[ROAD_LAYERS.index('drivable')] * (
         1 - layout[ROAD_LAYERS.index('static_obstacle')])
     static, road = coded(1 - free), coded(layout)
-    for layer in (agents, static, road):
+    for layer in (occupied, static, road):
         np.bitwise_or(layer, hidden, out=layer)
-    return Layers(agents, static, outputs['flow'][plan].copy(), road)
+    return Layers(occupied, static, flow, road)
 
 
 def observed_ground(outputs: Mapping[str, np.ndarray], observed_threshold: float,

@@ -19,6 +19,7 @@ from wm_ros import decode as dec
 from wm_ros.association import Associator
 from wm_ros.camera_input import CameraInput
 from wm_ros.ego import MAX_PLAN_M, MAX_SPEED_MPS, constant_turn_rate_plan, extrapolate
+from wm_ros.footprints import DRAWN_FROM
 from wm_ros.geometry import relative_pose
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
@@ -399,16 +400,18 @@ class Predictor:
     def _parse(self, outputs: dict[str, np.ndarray], row: int, ego: EgoState | None,
                remember: bool) -> tuple[dec.AgentTable, list[bytes], dec.Layers, tuple[str, ...]]:
         """Decode one plan; where its output is refused, return nothing and the reason."""
-        settings, artifact = self.settings, self.artifact
+        settings, choices = self.settings, self.artifact.choices
         score = settings.score_threshold
-        score = artifact.score_threshold if score is None else score
+        score = choices.score_threshold if score is None else score
         observed = settings.observed_threshold
-        observed = artifact.observed_threshold if observed is None else observed
+        observed = choices.observed_threshold if observed is None else observed
         try:
             dec.check_outputs(outputs)
-            agents = dec.decode_agents(outputs, row, score)
+            everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), choices)
+            agents = everybody.above(score)
+            dec.check_agents(agents)
             ground = dec.observed_ground(outputs, observed, self._cameras.seen())
-            layers = dec.decode_layers(outputs, row, ground)
+            layers = dec.decode_layers(outputs, row, ground, everybody, choices.occupancy_weights)
         except dec.OutputError as err:
             return dec.no_agents(), [], dec.nothing_observed(), (str(err),)
         identify = self._associator.update if remember else self._associator.match

@@ -23,7 +23,7 @@ from wm_ros.cli.progress import Progress
 if TYPE_CHECKING:
     from wm_ros.evaluate.datasets import Dataset
 
-VALIDATION_SEEDS = '800000:800040'
+VALIDATION_SEEDS = '800000:800030'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: sim)')
     parser.add_argument('--seeds', metavar='A:B',
                         help='of simulated drives (default: those of bench-v1, with '
-                             f'--choose-threshold {VALIDATION_SEEDS})')
+                             f'--choose {VALIDATION_SEEDS})')
     parser.add_argument('--seconds', type=float, default=10.0,
                         help='of each simulated drive (default: 10)')
     parser.add_argument('--rig', default='surround', choices=('surround', 'front', 'kitti'),
@@ -56,17 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='frames from one scored forecast to the next (default: 5, 0.5 s)')
     parser.add_argument('--workers', type=int, default=2, help='processes that share the drives')
     parser.add_argument('--threshold', type=float, help="of scores (default: the artifact's)")
-    parser.add_argument('--choose-threshold', action='store_true',
-                        help='print the threshold of the highest SPA at a precision of 0.85 or '
-                             'more, on validation seeds')
+    parser.add_argument('--choose', type=Path, metavar='FILE',
+                        help='score nothing: choose on validation seeds what an artifact carries '
+                             'beside its weights, for `wm_ros export --choices FILE`')
+    parser.add_argument('--frames', action='store_true',
+                        help='score the predicted camera frames too (wm_ros train --stage frames)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
     parser.add_argument('--html', type=Path, metavar='FILE',
                         help='write a page there: curves, and the worst drives to look at')
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.choose_threshold:
-        return _choose_threshold(arguments)
+    if arguments.choose is not None:
+        return _choose(arguments)
     if arguments.dataset.startswith('bag:') and _without_truth(arguments.dataset[4:]):
         return _against_itself(arguments)
     from wm_ros.evaluate.table import comparison, table
@@ -92,6 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(table(report))
     for entry in report['against']:
         print('\n' + comparison(entry))
+    if arguments.frames:
+        from wm_ros.evaluate import frame_scores
+        report['future_frames'] = _frames(dataset, models[0], arguments)
+        print('\n' + frame_scores.table(report['future_frames']))
     _write(arguments.json, report)
     if arguments.html is not None:
         from wm_ros.evaluate.score_page import write_page
@@ -113,14 +119,16 @@ class _Model:
 
 def _model(arguments: argparse.Namespace, folder: Path | None, backend: str,
            threshold: float | None) -> _Model:
-    from wm_ros.evaluate.predictors import PredictorSource, open_model_file
+    from wm_ros.evaluate.predictors import PredictorSource, checkpoint_path, open_model_file
     from wm_ros.evaluate.scores import CURVE_FROM
 
     if folder is None:
         from wm_ros.share import share_path
         folder = share_path('models', 'world-model')
     artifact = open_model_file(folder)
-    threshold = artifact.score_threshold if threshold is None else threshold
+    if checkpoint_path(folder) is not None:
+        backend = 'checkpoint'      # no other runs one
+    threshold = artifact.choices.score_threshold if threshold is None else threshold
     source = PredictorSource(str(folder), backend, arguments.threads, min(threshold, CURVE_FROM))
     return _Model(folder, backend, artifact.hash, threshold, source)
 
@@ -157,26 +165,38 @@ def _score(dataset: Dataset, model: _Model, arguments: argparse.Namespace) -> An
                   [str(key) for key in dataset.keys])
 
 
-def _choose_threshold(arguments: argparse.Namespace) -> int:
-    from wm_ros.evaluate import threshold
-    from wm_ros.evaluate.predictors import PredictorSource
-    from wm_ros.evaluate.protocol import Task, evaluate
+def _frames(dataset: Dataset, model: _Model, arguments: argparse.Namespace) -> dict[str, Any]:
+    from wm_ros.evaluate import frame_scores
+    from wm_ros.evaluate.protocol import spread
 
-    model = _model(arguments, arguments.artifact, arguments.backend, arguments.threshold)
+    task = frame_scores.FrameTask(dataset.open_drive, model.source, arguments.every)
+    return frame_scores.report(spread(task, dataset.keys, arguments.workers,
+                                      Progress(f'drawing with {model.folder.name}', 'drives')))
+
+
+def _choose(arguments: argparse.Namespace) -> int:
+    """Choose threshold, meaning of scores, spread and occupancy weights; write them to a file."""
+    from wm_ros.evaluate import choose
+    from wm_ros.evaluate.predictors import PredictorSource, open_model_file
+    from wm_ros.evaluate.protocol import Task, evaluate
+    from wm_ros.evaluate.threshold import choose as choose_threshold
+
+    model = _model(arguments, arguments.artifact, arguments.backend, None)
     dataset = _open(arguments, VALIDATION_SEEDS)
+    observed = open_model_file(model.folder).choices.observed_threshold
     source = PredictorSource(str(model.folder), model.backend, arguments.threads,
-                             threshold.CANDIDATES[0])
-    task = Task(dataset.open_drive, source, threshold.SweepCounter, arguments.every)
-    points = threshold.sweep(evaluate(task, dataset.keys, arguments.workers,
-                                      Progress('scoring', 'drives')))
+                             choices=choose.neutral(observed))
+    drives = evaluate(Task(dataset.open_drive, source, choose.Collector, arguments.every),
+                      dataset.keys, arguments.workers, Progress('forecasting', 'drives'))
+    existence, points = choose.choose_existence(drives)
     print(f'{"threshold":>9}{"SPA top-6":>11}{"precision":>11}{"recall":>8}{"EPA":>8}')
-    for point in points:
-        print(f'{point.threshold:>9.3f}{point.spa_top6:>11.1f}{point.precision:>11.3f}'
+    for point in points[::5]:
+        print(f'{point.threshold:>9.2f}{point.spa_top6:>11.1f}{point.precision:>11.3f}'
               f'{point.recall:>8.3f}{point.epa:>8.3f}')
-    _write(arguments.json, _head(arguments, dataset, model)
-           | {'points': [vars(point) for point in points]})
-    best = threshold.choose(points)
-    print(f'chosen: {best.threshold:g}')
+    choices, evidence = choose.choose_all(drives, existence, choose_threshold(points), observed)
+    _write(arguments.choose, {'choices': choices.to_json(), 'reached': evidence,
+                              'chosen_on': _head(arguments, dataset, model)})
+    print(choose.table(choices, evidence))
     return 0
 
 

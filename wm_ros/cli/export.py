@@ -3,7 +3,11 @@ Write the artifact that the node runs: three INT8 and FP16 ONNX graphs with a ma
 
 `--weights` says which of a run's weights: `quantized` of `wm_ros quantize` (the default where they
 are there), `post-training`, which are calibrated and no more, or `float`, in FP32 throughout, to
-compare the others with.
+compare the others with. `--choices` are the numbers that `wm_ros evaluate --choose` found for these
+weights on validation drives; without them scores mean what they say and occupancy is the dense
+head's alone. With `--from` an artifact keeps its graphs, and its choices unless others are given.
+`--frames` writes future camera frames that were learnt on the artifact `--from`; beside it, as
+ARTIFACT-frames, is where they are looked for.
 """
 
 from __future__ import annotations
@@ -11,27 +15,37 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wm_ros.choices import Choices
 
 WEIGHTS = ('quantized', 'post-training', 'float')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('out', metavar='OUT', type=Path, help='folder of the artifact')
-    parser.add_argument('--folder', type=Path, default=Path('work/train'),
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--folder', type=Path, default=Path('work/train'),
                         help='of the training run (default: work/train)')
+    source.add_argument('--from', dest='artifact', type=Path, metavar='ARTIFACT',
+                        help='take the graphs of this artifact instead of a training run')
     parser.add_argument('--weights', choices=WEIGHTS,
-                        help='(default: quantized where they are there, else post-training)')
-    parser.add_argument('--score-threshold', type=float, default=0.3,
-                        help='chosen on validation seeds by `wm_ros evaluate --choose-threshold`')
-    parser.add_argument('--spread', type=float, nargs=6, metavar='S', default=[1.0] * 6,
-                        help='factors of the standard deviations of waypoints, a step: chosen so '
-                             'that `covariance_coverage` holds on validation seeds')
-    parser.add_argument('--observed-threshold', type=float, default=0.0,
-                        help='logit above which ground counts as observed (default: 0)')
+                        help='of the training run (default: quantized where they are there, else '
+                             'post-training)')
+    parser.add_argument('--choices', type=Path, metavar='FILE',
+                        help='of `wm_ros evaluate --choose FILE`')
+    parser.add_argument('--frames', type=Path, metavar='CHECKPOINT',
+                        help='frames.safetensors of `wm_ros train --stage frames`')
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.frames is not None:
+        return _frames(arguments)
+    found = None if arguments.choices is None else read_choices(arguments.choices)
+    if arguments.artifact is not None:
+        return _from_artifact(arguments, found)
+    from wm_ros.choices import Choices
     from wm_ros.export.artifact import write_artifact
     from wm_ros.train.loop import load_model
     from wm_ros.train.quantize import QUANTIZED, post_training, up_to_date
@@ -49,10 +63,57 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         path = post_training(folder)
     model = load_model(path)
-    model.agents.scale_spread(arguments.spread)
-    print(write_artifact(model, arguments.out, arguments.score_threshold,
-                         arguments.observed_threshold,
-                         {**training_notes(folder, weights), 'spread': arguments.spread}))
+    choices, chosen_on = found or (Choices(), {})
+    print(write_artifact(model, arguments.out, choices,
+                         {**training_notes(folder, weights), 'chosen_on': chosen_on}))
+    return 0
+
+
+def read_choices(path: Path) -> tuple[Choices, dict[str, Any]]:
+    """Return the choices in a file of `wm_ros evaluate --choose`, and what they were made on."""
+    from wm_ros.choices import Choices
+
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        return Choices.from_json(found['choices']), found['chosen_on']
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f'{path}: {err}, want a file of `wm_ros evaluate --choose`') from err
+
+
+def _from_artifact(arguments: argparse.Namespace,
+                   found: tuple[Choices, dict[str, Any]] | None) -> int:
+    """Write an artifact anew, with other choices where they are given."""
+    from wm_ros.runtime.artifact import load_artifact, rewrite
+
+    if arguments.weights is not None:
+        raise ValueError('--weights: of a training run, want --folder with it')
+    artifact = load_artifact(arguments.artifact)
+    changes: dict[str, Any] = {}
+    if found is not None:
+        choices, chosen_on = found
+        changes = {**choices.to_json(),
+                   'training': {**artifact.manifest['training'], 'chosen_on': chosen_on}}
+    print(rewrite(artifact, arguments.out, changes))
+    return 0
+
+
+def _frames(arguments: argparse.Namespace) -> int:
+    """Write the future camera frames of an artifact."""
+    from wm_ros.export.frames import write_frames
+    from wm_ros.runtime.artifact import load_artifact
+    from wm_ros.runtime.frames import weights_hash
+    from wm_ros.train.frames import learnt_on, load_decoder
+    from wm_ros.train.loop import notes_of
+
+    if arguments.artifact is None:
+        raise ValueError('--frames: want --from ARTIFACT, the one that they were learnt on')
+    artifact, path = load_artifact(arguments.artifact), arguments.frames
+    if learnt_on(path) != weights_hash(artifact):
+        raise ValueError(f'{path}: learnt on weights {learnt_on(path)[:12]}, want those of '
+                         f'{artifact.path}, {weights_hash(artifact)[:12]}')
+    notes = notes_of(path)
+    print(write_frames(artifact, load_decoder(path), arguments.out,
+                       {'steps': int(notes['step']), 'seconds': float(notes['elapsed_s'])}))
     return 0
 
 

@@ -125,7 +125,7 @@ def _headline(folder: Path, artifact: Any, dataset: Any, case: Any,
     from wm_ros.evaluate.protocol import EVERY, Task, evaluate
     from wm_ros.evaluate.scores import MODEL, DriveCounter, Scores
 
-    threshold = artifact.score_threshold
+    threshold = artifact.choices.score_threshold
     source = PredictorSource(str(folder), case.backend, arguments.threads, threshold, case.options)
     task = Task(dataset.open_drive, source, partial(DriveCounter, threshold), EVERY)
     counted = evaluate(task, dataset.keys, arguments.workers, Progress(case.name, 'drives'))

@@ -15,20 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from wm_ros.choices import Choices
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.contract import GraphSpec, graph_specs
 from wm_ros.train.loop import load_model
 from wm_ros.types import FEATURE_GRID
 
-#: What `wm_ros export` takes where nobody says otherwise.
-SCORE_THRESHOLD = 0.3
-
 
 def as_artifact(path: Path) -> Artifact:
     """Return what a `Predictor` has to know of a checkpoint; its hash is that of the file."""
     return Artifact(path, hashlib.sha256(path.read_bytes()).hexdigest(), {},
-                    _specs(load_model(path)), SCORE_THRESHOLD, 0.0)
+                    _specs(load_model(path)), Choices())
 
 
 def _specs(model: WorldModel) -> dict[str, GraphSpec]:

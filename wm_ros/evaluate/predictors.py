@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wm_ros.choices import Choices
 from wm_ros.predictor import Predictor, PredictorSettings
 from wm_ros.runtime.artifact import Artifact, load_artifact
 from wm_ros.runtime.backend import Backend, create_backend
@@ -20,9 +21,9 @@ class PredictorSource:
     Which artifact to run on what; call it with a rig for a `Predictor` of that rig.
 
     `artifact` may also be a checkpoint of training, or a run's folder; PyTorch runs it then.
-    `score_threshold` replaces the artifact's where given. `threads` are those of the backend,
-    `options` its options as pairs. A second call with as many cameras returns the same predictor
-    with the new rig.
+    `score_threshold` and `choices` replace the artifact's where given. `threads` are those of the
+    backend, `options` its options as pairs. A second call with as many cameras returns the same
+    predictor with the new rig.
     """
 
     artifact: str
@@ -30,11 +31,14 @@ class PredictorSource:
     threads: int = 1
     score_threshold: float | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    choices: Choices | None = None
 
     def __call__(self, rig: CameraRig) -> Predictor:
         key = (self, len(rig))
         if key not in _open:
             artifact, backend = self._load(len(rig))
+            if self.choices is not None:
+                artifact = replace(artifact, choices=self.choices)
             predictor = Predictor(artifact, backend, rig, PredictorSettings(
                 decode_threads=1, score_threshold=self.score_threshold))
         else:

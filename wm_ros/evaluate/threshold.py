@@ -7,30 +7,61 @@ threshold is the one of the highest SPA among those that are precise enough.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from wm_ros.evaluate.agents import Detections, agent_scores, count_agents
-from wm_ros.types import Forecast, Truth
+from wm_ros.evaluate import metrics
+from wm_ros.evaluate.agents import RANGES_M, Detections, found_by, in_range, whole_future
+from wm_ros.types import Truth
 
-CANDIDATES = tuple(round(0.05 + 0.025 * i, 3) for i in range(37))
+CANDIDATES = tuple(round(0.05 + 0.01 * i, 2) for i in range(91))
 MIN_PRECISION = 0.85
 
 
-class SweepCounter:
-    """Counts the forecasts of one drive at every candidate threshold."""
+@dataclass(frozen=True)
+class Judged:
+    """
+    Detections within the headline range, and how many agents there were to find.
 
-    def __init__(self, thresholds: tuple[float, ...] = CANDIDATES) -> None:
-        self.thresholds = thresholds
-        self.counts: list[dict[str, np.ndarray]] = [{} for _ in thresholds]
+    `score`, `hit` (found a visible agent), `right` (and has a path that stays right for 3 s),
+    `ended` (and one that ends under 2 m off) are (D,). `truths` counts visible agents, `futures`
+    those whose whole future is known. Detections of agents that are not visible are left out.
+    """
 
-    def add(self, forecast: Forecast, truth: Truth) -> None:
-        """Take one forecast, made with a threshold no higher than the lowest candidate."""
-        everything = Detections.of(forecast)
-        for counts, threshold in zip(self.counts, self.thresholds, strict=True):
-            for key, value in count_agents(everything.above(threshold), truth).items():
-                counts[key] = counts[key] + value if key in counts else value
+    score: np.ndarray
+    hit: np.ndarray
+    right: np.ndarray
+    ended: np.ndarray
+    truths: int
+    futures: int
+
+
+def judge(detections: Detections, truth: Truth) -> Judged:
+    """Judge the detections of one forecast by the rules of `count_agents`."""
+    partner, place, hit = found_by(detections, truth)
+    visible = truth.visible & in_range(truth.poses[:, :2], RANGES_M[0])
+    known = whole_future(truth)
+    pathed = np.flatnonzero(hit)
+    pathed = pathed[known[partner[pathed]]]
+    error = metrics.displacements(detections.trajectories[pathed],
+                                  truth.futures[partner[pathed], :, :2])
+    right, ended = (np.zeros(len(detections), dtype=bool) for _ in range(2))
+    if len(pathed):
+        right[pathed] = metrics.path_is_right(error)
+        ended[pathed] = metrics.min_fde(error) < metrics.HIT_DISTANCE_M
+    told = in_range(place, RANGES_M[0]) & (hit | (partner < 0))
+    return Judged(detections.scores[told], hit[told], right[told], ended[told],
+                  int(visible.sum()), int((visible & known).sum()))
+
+
+def pooled(parts: Iterable[Judged]) -> Judged:
+    """Return the detections of many forecasts as one."""
+    parts = list(parts)
+    return Judged(*(np.concatenate([getattr(part, name) for part in parts])
+                    for name in ('score', 'hit', 'right', 'ended')),
+                  sum(part.truths for part in parts), sum(part.futures for part in parts))
 
 
 @dataclass(frozen=True)
@@ -44,16 +75,18 @@ class Point:
     epa: float
 
 
-def sweep(drives: list[SweepCounter]) -> list[Point]:
-    """Return the scores at every threshold, pooled over drives."""
+def sweep(judged: Judged, thresholds: Iterable[float] = CANDIDATES) -> list[Point]:
+    """Return the scores at every threshold."""
     points = []
-    for i, threshold in enumerate(drives[0].thresholds):
-        counted = [drive.counts[i] for drive in drives if drive.counts[i]]
-        if not counted:
-            raise ValueError('threshold: want at least one drive with a forecast, got none')
-        rates = agent_scores({key: sum(counts[key] for counts in counted) for key in counted[0]})
-        points.append(Point(threshold, *(float(rates[key]) for key in
-                                         ('spa_top6', 'precision', 'recall', 'epa'))))
+    for threshold in thresholds:
+        told = judged.score >= threshold
+        hits, invented = (judged.hit & told).sum(), (told & ~judged.hit).sum()
+        points.append(Point(
+            threshold, *map(float, (
+                100 * metrics.ratio((judged.right & told).sum(), judged.futures),
+                metrics.ratio(hits, hits + invented), metrics.ratio(hits, judged.truths),
+                metrics.end_to_end_prediction_accuracy((judged.ended & told).sum(), invented,
+                                                       judged.futures)))))
     return points
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import torch
 
+from wm_ros.choices import Choices
 from wm_ros.export.lint import check_graph
 from wm_ros.export.onnx import export_graphs
 from wm_ros.model.quant import Quantizer, calibration, fold_batch_norms
@@ -43,8 +44,8 @@ def calibrate_dynamics(model: WorldModel, windows: Iterable[Mapping[str, torch.T
             model.dynamics(latent, batch['plans'], batch['ego_motion'], batch['odometry_mask'])
 
 
-def write_artifact(model: WorldModel, folder: Path, score_threshold: float,
-                   observed_threshold: float, training: Mapping[str, Any]) -> str:
+def write_artifact(model: WorldModel, folder: Path, choices: Choices,
+                   training: Mapping[str, Any]) -> str:
     """
     Export a model into `folder`, in float if it was not calibrated; return the artifact's hash.
 
@@ -58,6 +59,6 @@ def write_artifact(model: WorldModel, folder: Path, score_threshold: float,
     return write_manifest(folder, {
         'channels': {'memory_channels': config.memory_channels,
                      'skip_channels': config.skip_channels, 'latent_dim': config.latent_dim},
-        'score_threshold': score_threshold, 'observed_threshold': observed_threshold,
+        **choices.to_json(),
         'precision': PRECISION if quantized else FLOAT_PRECISION, 'model': config.to_dict(),
         'parameters': sum(p.numel() for p in model.parameters()), 'training': dict(training)})

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wm_ros.choices import Choices, existence_probability
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
 
@@ -92,11 +93,12 @@ class AgentErrors:
     paths_m: list[float] = field(default_factory=list)
 
     def add(self, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray],
-            threshold: float) -> None:
+            choices: Choices) -> None:
         """Take the raw rollout outputs of one window, plan by plan."""
         for plan, scores in enumerate(wanted['agent_score']):
             places = found['agent_box'][plan, :, :2]
-            for row in np.flatnonzero(scores >= threshold):
+            told = existence_probability(scores, choices.existence)
+            for row in np.flatnonzero(told >= choices.score_threshold):
                 self.wanted += 1
                 gap = np.linalg.norm(places - wanted['agent_box'][plan, row, :2], axis=-1)
                 near = int(gap.argmin())
@@ -123,7 +125,7 @@ class Tee:
     name = 'parity'
 
     def __init__(self, artifact: Artifact, reference: Backend, others: Mapping[str, Backend]):
-        self._threshold = artifact.score_threshold
+        self._choices = artifact.choices
         self._reference, self._others = reference, dict(others)
         self._first: dict[str, dict[str, np.ndarray]] = {}
         self.precision = reference.precision
@@ -145,7 +147,7 @@ class Tee:
             for output in DENSE[graph]:
                 self.errors[name][output].add(found[output], wanted[output], first.get(output))
             if graph == 'rollout':
-                self.agents[name].add(found, wanted, self._threshold)
+                self.agents[name].add(found, wanted, self._choices)
         if not first:
             self._first[graph] = {output: wanted[output].copy() for output in DENSE[graph]}
         self.runs[graph] += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -132,19 +130,6 @@ class AgentDecoder(nn.Module):
             query = query + mlp(query)
         return self.heads(query, place)
 
-    @torch.no_grad()
-    def scale_spread(self, factors: Sequence[float]) -> None:
-        """
-        Widen the standard deviations of the waypoints by a factor for each of the 6 steps.
-
-        Calibration after training (Guo et al. 2017, for regression Levi et al. 2022): one number a
-        step, chosen on validation drives; means, modes and everything else stay as they are.
-        """
-        if len(factors) != HORIZON_STEPS or min(factors) <= 0:
-            raise ValueError(f'spread: {list(factors)}, want {HORIZON_STEPS} positive factors')
-        spread = self.mode[-1].bias[1:].view(HORIZON_STEPS, 5)      # along, across, then these
-        spread[:, 2:4] += torch.tensor(factors).log()[:, None]
-
     def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
                       col: torch.Tensor) -> torch.Tensor:
         """
@@ -152,7 +137,7 @@ class AgentDecoder(nn.Module):
 
         Returns (B, A, 9 * C); outside the map is zero.
         """
-        padded = F.pad(now, (1, 1, 1, 1)).flatten(2).transpose(1, 2)  # (B, (R+2)^2, C)
+        padded = F.pad(now.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(1, 2)
         wide = FEATURE_GRID.cols + 2
         offsets = [dy * wide + dx for dy in range(3) for dx in range(3)]
         corner = (torch.div(row, self.centre_cells, rounding_mode='floor') * wide

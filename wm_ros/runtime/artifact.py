@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wm_ros.choices import Choices
 from wm_ros.runtime.contract import (
     GRAPHS,
     IMAGE_HEIGHT,
@@ -56,8 +57,7 @@ class Artifact:
     hash: str
     manifest: Mapping[str, Any] = field(repr=False)
     specs: Mapping[str, GraphSpec] = field(repr=False)
-    score_threshold: float
-    observed_threshold: float
+    choices: Choices
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes, checked once more: what is loaded is what the manifest names."""
@@ -98,8 +98,7 @@ def load_artifact(path: str | Path) -> Artifact:
     for name, entry in manifest['files'].items():
         _read_checked(path, name, entry)
     return Artifact(path, hashlib.sha256(data).hexdigest(), manifest, specs,
-                    _threshold(where, manifest, 'score_threshold', 0.0, 1.0),
-                    _threshold(where, manifest, 'observed_threshold', -30.0, 30.0))
+                    _choices(where, manifest))
 
 
 def write_manifest(folder: str | Path, contents: Mapping[str, Any]) -> str:
@@ -107,10 +106,10 @@ def write_manifest(folder: str | Path, contents: Mapping[str, Any]) -> str:
     Write `manifest.json` for the graphs in `folder`; return the artifact's hash.
 
     `contents` needs `channels` {memory_channels, skip_channels, latent_dim}, `score_threshold`
-    (0-1), `observed_threshold` (a logit), `precision` {graph: str}; `graphs` {graph: file name}
-    defaults to `<graph>.onnx`; `normalisation`, `training` and anything else that is JSON travels
-    along. Format, shapes, classes, grids and file hashes are filled in. Raises ArtifactError for
-    a folder that would not load.
+    and `observed_threshold`, with whatever else of `Choices` is not neutral, and `precision`
+    {graph: str}; `graphs` {graph: file name} defaults to `<graph>.onnx`; `normalisation`,
+    `training` and anything else that is JSON travels along. Format, shapes, classes, grids and
+    file hashes are filled in. Raises ArtifactError for a folder that would not load.
     """
     folder = Path(folder)
     manifest = {key: value for key, value in contents.items() if key != 'graphs'}
@@ -131,6 +130,20 @@ def write_manifest(folder: str | Path, contents: Mapping[str, Any]) -> str:
     manifest['manifest_sha256'] = _self_hash(manifest)
     (folder / MANIFEST).write_bytes(_serialise(manifest))
     return load_artifact(folder).hash
+
+
+def rewrite(artifact: Artifact, folder: str | Path, changes: Mapping[str, Any]) -> str:
+    """
+    Write an artifact's graphs with `changes` in its manifest into `folder`; return the new hash.
+
+    Raises ArtifactError for a change that would not load.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    graphs = {graph: entry['file'] for graph, entry in artifact.manifest['contract'].items()}
+    for name in graphs.values():
+        (folder / name).write_bytes(artifact.read(name))
+    return write_manifest(folder, {**artifact.manifest, **changes, 'graphs': graphs})
 
 
 def _node_contract() -> dict[str, Any]:
@@ -189,11 +202,14 @@ def _same(where: str, key: str, found: Any, wanted: Any) -> None:
         raise ArtifactError(f'{where}: {key} {found!r}, want {wanted!r}')
 
 
-def _threshold(where: str, manifest: dict, key: str, low: float, high: float) -> float:
-    value = manifest.get(key)
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise ArtifactError(f'{where}: {key} {value!r}, want a number from {low} to {high}')
-    return float(value)
+def _choices(where: str, manifest: dict) -> Choices:
+    for key in ('score_threshold', 'observed_threshold'):
+        if key not in manifest:
+            raise ArtifactError(f'{where}: no {key}, want a number')
+    try:
+        return Choices.from_json(manifest)
+    except ValueError as err:
+        raise ArtifactError(f'{where}: {err}') from err
 
 
 def _read(path: Path, limit: int) -> bytes:

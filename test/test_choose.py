@@ -1,0 +1,182 @@
+"""What an artifact carries is chosen from forecasts whose answers are known beforehand."""
+
+import json
+
+import numpy as np
+import pytest
+from fakes import make_fake_artifact
+from truths import make_agent, make_forecast, make_truth
+
+from wm_ros import raster
+from wm_ros.choices import Choices, existence_probability
+from wm_ros.cli import main as cli
+from wm_ros.evaluate import choose, threshold
+from wm_ros.evaluate.agents import Detections, agent_scores, count_agents
+from wm_ros.evaluate.fit_existence import existence_ece, fit_existence
+from wm_ros.evaluate.fit_occupancy import OccupancyCounts, pack, unpack
+from wm_ros.evaluate.fit_spread import fit_spread
+from wm_ros.evaluate.occupancy import truth_occupancy
+from wm_ros.runtime.artifact import load_artifact
+
+
+def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
+    # Scores 0.9 .. 0.5 find five cars; those of 0.3 are inventions, one for each car.
+    truth = make_truth([[5 + 4 * i, 0, 0] for i in range(5)])
+    found = [make_agent((5 + 4 * i, 0), score=0.9 - 0.1 * i) for i in range(5)]
+    invented = [make_agent((-5 - 4 * i, 0), score=0.3) for i in range(5)]
+    points = threshold.sweep(threshold.judge(
+        Detections.of(make_forecast(found + invented)), truth))
+    best = threshold.choose(points)
+    assert (best.spa_top6, best.precision, best.threshold) == (100.0, 1.0, 0.5)
+    at = {point.threshold: point for point in points}
+    assert (at[0.3].precision, at[0.3].epa) == (0.5, 0.5)
+    assert at[0.6].spa_top6 == 80.0
+    with pytest.raises(ValueError, match='the best precision is 1.000, want at least 1.5'):
+        threshold.choose(points, 1.5)
+
+
+def test_a_sweep_says_what_the_benchmark_says():
+    rng = np.random.default_rng(3)
+    futures = np.cumsum(rng.normal(0, 1.5, (12, 6, 3)), 1)
+    places = np.column_stack([rng.uniform(-33, 33, (12, 2)), np.zeros(12)])
+    futures[..., :2] += places[:, None, :2]
+    futures[3, 2:] = np.nan
+    truth = make_truth(places, futures=futures, visible=rng.random(12) < 0.7)
+    told = [make_agent(place[:2] + rng.normal(0, 0.8, 2), score=rng.random(),
+                       trajectories=place[:2] + rng.normal(0, 2, (6, 6, 2)))
+            for place in [*places, *rng.uniform(-33, 33, (8, 2))]]
+    detections = Detections.of(make_forecast(told))
+    judged = threshold.pooled([threshold.judge(detections, truth)])
+    for point in threshold.sweep(judged, (0.0, 0.2, 0.5, 0.8)):
+        want = agent_scores(count_agents(detections.above(point.threshold), truth))
+        for key in ('spa_top6', 'precision', 'recall', 'epa'):
+            assert getattr(point, key) == pytest.approx(float(want[key])), (key, point.threshold)
+
+
+def test_scores_get_the_meaning_that_they_have():
+    rng = np.random.default_rng(0)
+    score = rng.uniform(0.02, 0.98, 40_000)
+    meant = existence_probability(score, (2.5, 1.7))
+    hit = rng.random(len(score)) < meant
+    existence = fit_existence(score, hit)
+    np.testing.assert_allclose(existence, (2.5, 1.7), atol=0.1)
+    assert existence_ece(score, hit, existence, 0.3) < 0.01
+    assert existence_ece(score, hit, (1.0, 0.0), 0.3) > 0.1
+    # Ranking stays, and what is right already stays as it is.
+    np.testing.assert_array_equal(np.argsort(meant), np.argsort(score))
+    np.testing.assert_allclose(fit_existence(score, rng.random(len(score)) < score), (1, 0),
+                               atol=0.06)
+    # Nothing to learn from: the prior's word, and no error.
+    assert fit_existence(np.zeros(0), np.zeros(0)) == (1.0, 0.0)
+    assert fit_existence(np.array([0.5, 0.6]), np.array([1, 1]))[1] > 0
+
+
+def test_regions_hold_what_they_say_after_the_choice():
+    rng = np.random.default_rng(1)
+    n = 400
+    means = np.zeros((n, 2, 6, 2))
+    means[:, 1, :, 0] = 8.0
+    weights = np.tile([0.7, 0.3], (n, 1))
+    mode = (rng.random(n) < 0.3).astype(int)
+    outcomes = means[np.arange(n), mode] + 1.5 * rng.normal(size=(n, 6, 2))
+    outcomes[:, 5] = np.nan
+    covariances = np.tile(np.eye(2), (n, 2, 6, 1, 1))
+    factors, coverage = fit_spread(means, covariances, weights, outcomes)
+    np.testing.assert_allclose(factors[:5], 1.5, rtol=0.12)
+    np.testing.assert_allclose(coverage[:5], np.tile([0.5, 0.9], (5, 1)), atol=0.03)
+    assert factors[5] == 1.0 and np.isnan(coverage[5]).all()
+
+
+def test_the_better_occupancy_gets_the_weight():
+    truth = make_truth([[5, 3, 0.3], [-8, 2, 0]], velocities=[[4, 0], [0, 0]])
+    occupied, scored = truth_occupancy(truth)
+    np.testing.assert_array_equal(unpack(pack(occupied)), occupied)
+    right = np.where(occupied, 1, 0)
+    wrong = np.roll(right, 7, axis=2)
+    for head, boxes, better in ((right, wrong, 0), (wrong, right, 1)):
+        counts = OccupancyCounts()
+        counts.add((254 * head).astype(np.uint8), boxes.astype(np.float32), occupied, scored)
+        alone = counts.weigh((1.0, 0.0))
+        best = counts.choose()
+        assert best.iou_far_to_2s == 100.0 and best.brier < 1e-4
+        assert best.weights[better] >= 0.5 > best.weights[1 - better]
+        assert (alone.iou_far_to_2s == 100.0) == (better == 0)
+    # Cells on hidden ground are missed whatever the weights are.
+    counts = OccupancyCounts()
+    codes = (254 * right).astype(np.uint8)
+    codes[0][occupied[0]] = 255
+    counts.add(codes, right.astype(np.float32), occupied, scored)
+    assert counts.weigh((1.0, 0.0)).iou_far_to_2s == pytest.approx(
+        100 * (1 - occupied[0].sum() / occupied[:5].sum()))
+
+
+def collected(rng, drives=2, forecasts=6):
+    """Return collectors of forecasts whose scores lie: 0.2 is sure, and 0.08 is there by half."""
+    out = []
+    for _ in range(drives):
+        collector = choose.Collector()
+        for _ in range(forecasts):
+            place = np.array([[-20 + 8.0 * i, 6.0 * j, 0] for i in range(5) for j in (-2, 1)])
+            truth = make_truth(place)
+            told = [make_agent(p[:2] + rng.normal(0, 0.2, 2), 0.2, trajectories=p[:2]
+                               + rng.normal(0, 0.3, (6, 6, 2))) for p in place[:8]]
+            told += [make_agent(place[8 + i, :2] if rng.random() < 0.5 else (0.0, 24.0 + 5 * i),
+                                0.08) for i in range(2)]
+            codes = np.full((7, 200, 200), 20, np.uint8)
+            collector.add(make_forecast(told, codes), truth)
+        collector.add(make_forecast([], valid=False), make_truth([[90, 0, 0]]))
+        out.append(collector)
+    return out
+
+
+def test_everything_is_chosen_at_once_and_an_artifact_takes_it(tmp_path, capsys):
+    drives = collected(np.random.default_rng(5))
+    existence, points = choose.choose_existence(drives)
+    meant = existence_probability(np.float32([0.2, 0.08]), existence)
+    assert meant[0] > 0.95 and 0.3 < meant[1] < 0.7
+    choices, reached = choose.choose_all(drives, existence, threshold.choose(points), -0.5)
+    # At 0.5 precision of the doubtful ones, all of them stay within 0.85 in total.
+    assert reached['at_threshold']['precision'] >= 0.85
+    assert reached['existence_ece']['existence'] < 0.1 < reached['existence_ece']['score']
+    assert choices.occupancy_weights[1] >= 0.4          # a head that says nothing
+    assert reached['occupancy']['chosen']['iou_far_to_2s'] > 60
+    assert reached['occupancy']['head']['iou_far_to_2s'] == 0
+    assert choices.observed_threshold == -0.5
+    assert 'precision' in choose.table(choices, reached)
+
+    file = tmp_path / 'choices.json'
+    file.write_text(json.dumps({'choices': choices.to_json(), 'reached': reached,
+                                'chosen_on': {'seeds': '800000:800002'}}))
+    parent = make_fake_artifact(tmp_path / 'parent')
+    for out, extra in (('new', ['--choices', str(file)]), ('same', [])):
+        assert cli.main(['export', str(tmp_path / out), '--from', str(parent), *extra]) == 0
+        assert capsys.readouterr().out.strip() == load_artifact(tmp_path / out).hash
+    new = load_artifact(tmp_path / 'new')
+    assert new.choices == choices
+    assert new.manifest['training']['chosen_on'] == {'seeds': '800000:800002'}
+    assert load_artifact(tmp_path / 'same').choices == Choices()
+
+
+def test_a_file_that_holds_no_choices_is_named(tmp_path, capsys):
+    parent = make_fake_artifact(tmp_path / 'parent')
+    file = tmp_path / 'choices.json'
+    for text, wanted in (('{}', "'choices'"), ('[]', 'want a file of'), ('{', 'want a file of'),
+                         ('{"choices": {"spread": [1]}, "chosen_on": {}}', 'spread [1]')):
+        file.write_text(text)
+        assert cli.main(['export', str(tmp_path / 'out'), '--from', str(parent), '--choices',
+                         str(file)]) == 1
+        told = capsys.readouterr().err
+        assert wanted in told and 'choices.json' in told
+    assert cli.main(['export', str(tmp_path / 'out'), '--from', str(parent), '--weights',
+                     'float']) == 1
+    assert '--weights' in capsys.readouterr().err
+
+
+def test_boxes_of_the_truth_are_what_the_raster_draws():
+    # What footprints call half covered is what the truth's raster calls the border of a box.
+    from wm_ros.footprints import footprints
+    truth = make_truth([[5.2, 3.3, 0.4]])
+    agent = choose._table((make_agent((5.2, 3.3), 1.0, 0.4),))
+    drawn = np.zeros((7, 200, 200), np.float32)
+    footprints(agent).add_to(drawn, 1.0)
+    assert ((drawn[0] > 0.5) != raster.agent_occupancy(truth, 0)).sum() <= 3
