@@ -61,7 +61,7 @@ def test_two_processes_train_one_model(tmp_path):
         [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
          str(port), '-m', '--', 'wm_ros.cli.main', 'train', '--folder', str(folder), '--run',
          'rehearsal', '--stage', 'frame', '--workers', '0', '--steps', '3', '--frame-batch', '1',
-         '--frame-clips', '3'],
+         '--frame-clips', '3', '--frame-minutes', '60'],     # three steps, however long they take
         env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.count('frame step 3') == 1           # the first process alone speaks
