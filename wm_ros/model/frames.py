@@ -20,10 +20,11 @@ from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.contract import IMAGE_HEIGHT, IMAGE_WIDTH
 from wm_ros.types import FEATURE_GRID, HORIZON_STEPS
 
-#: Distances along a ray at which it looks into the scene; what is ground is nearer.
-RANGES_M = (FAR_M, 40.0, 20.0, 10.0, 5.0)
+#: Distances along a ray at which it looks into the scene; what is ground is nearer. A car is four
+#: metres long: none may stand unseen between two of them.
+RANGES_M = (FAR_M, 50.0, 36.0, 26.0, 19.0, 14.0, 10.0, 7.0, 5.0, 3.5)
 #: Bird's-eye features that are sampled along rays.
-EVIDENCE = 16
+EVIDENCE = 8
 #: Half the side of the feature grid.
 REACH_M = FEATURE_GRID.cell_m * FEATURE_GRID.rows / 2
 NEAR_M = 0.1
@@ -99,7 +100,7 @@ class FrameDecoder(nn.Module):
         with torch.no_grad():
             for layer in (self.distance, self.weigh[-1]):
                 layer.weight.mul_(0.1)
-            self.distance.bias.copy_(torch.tensor([5.0, 0, 0, 0, 0]).repeat_interleave(4))
+            self.distance.bias[:4] = 4.0                    # first of all nothing but ground
             self.weigh[-1].bias.copy_(torch.tensor([0.0, 4.0, 4.0, -4.0]))
 
     def forward(self, maps: torch.Tensor, drift: torch.Tensor, pose: torch.Tensor,

@@ -131,8 +131,7 @@ def frames_stage(folder: Path, settings: Settings) -> Path:
                     return spread(batches.take())
 
             schedule = Schedule(steps=settings.steps, minutes=settings.frames_minutes,
-                                call_minutes=settings.call_minutes, rate=settings.rate * 0.5,
-                                warmup=50)
+                                call_minutes=settings.call_minutes, rate=settings.rate, warmup=50)
             fit(trainer, step, schedule, folder, STAGE, world=world)
         world.wait()
     return path
