@@ -70,6 +70,7 @@ def test_a_teacher_stands_beside_its_student(tmp_path, capsys, monkeypatch):
     assert (report['artifact'], report['threshold'], report['n_invalid']) == ('student', 0.3, 0)
     other = report['against'][0]
     assert (other['artifact'], other['threshold']) == ('teacher', 0.01)
+    assert report['backend'] == other['backend'] == 'checkpoint'
     assert other['model_hash'] != report['model_hash']
     # Untrained and from so low a score on, it says something, unlike the other.
     assert other['headline']['precision']['other'] is not None
