@@ -9,7 +9,7 @@ from tiny_run import WINDOW_SEED, make_run  # noqa: E402
 
 from wm_ros.model.config import PRESETS  # noqa: E402
 from wm_ros.model.teacher import build_model  # noqa: E402
-from wm_ros.train import encode, match  # noqa: E402
+from wm_ros.train import encode, match, pipeline  # noqa: E402
 from wm_ros.train.answers import answer_all, answer_store  # noqa: E402
 from wm_ros.train.config import Settings  # noqa: E402
 from wm_ros.train.distill import (  # noqa: E402
@@ -19,6 +19,7 @@ from wm_ros.train.distill import (  # noqa: E402
     WindowDistiller,
     answered_sample,
     distill,
+    window_distill,
 )
 from wm_ros.train.encode import calibration_frames  # noqa: E402
 from wm_ros.train.loop import load_model  # noqa: E402
@@ -197,6 +198,16 @@ def test_a_whole_distillation_leaves_a_student(folders, monkeypatch):
     model = load_model(distill(student, teacher, settings, DistillSettings()))
     assert model.config == PRESETS['tiny']
     assert set(model.state_dict()) == set(build_model(PRESETS['tiny']).state_dict())
+
+
+def test_stage_two_alone_goes_on_under_a_teacher(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, 'calibration_frames', lambda run: calibration_frames(run, 2))
+    start, teacher = make_run(tmp_path / 'start', seed=5), folders[1]
+    settings = Settings(preset='tiny', start=str(start), clips=str(start), workers=0, frame_clips=3,
+                        window_clips=3, window_batch=1, steps=1, encode='torch')
+    path = window_distill(tmp_path / 'distilled', teacher, settings, DistillSettings())
+    assert load_model(path).config == PRESETS['tiny']
+    assert (tmp_path / 'distilled' / 'windows').resolve() == start / 'windows'
 
 
 def test_a_teacher_without_the_drives_is_refused(folders, tmp_path):

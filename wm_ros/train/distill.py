@@ -156,10 +156,10 @@ def window_distill(folder: Path, teacher: Path, settings: Settings,
     Raises ValueError where the teacher has encoded too few of the student's drives.
     """
     answers = answer(teacher, settings)
-    store = AnsweredStore(folder / 'windows', answers)
     config = load_model(teacher / 'model.safetensors').config
     return window_stage(folder, settings, functools.partial(
-        WindowDistiller, teacher=config, settings=weights), store, answered_sample)
+        WindowDistiller, teacher=config, settings=weights),
+        functools.partial(AnsweredStore, answers=answers), answered_sample)
 
 
 def answer(teacher: Path, settings: Settings) -> ClipStore:

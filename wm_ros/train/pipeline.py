@@ -107,7 +107,8 @@ def frame_stage(folder: Path, settings: Settings,
 
 def window_stage(folder: Path, settings: Settings,
                  make: Callable[[WorldModel], WindowTrainer] = WindowTrainer,
-                 store: ClipStore | None = None, sample: Callable = window_sample) -> Path:
+                 store_at: Callable[[Path], ClipStore] = ClipStore,
+                 sample: Callable = window_sample) -> Path:
     """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
     path = folder / 'model.safetensors'
     with joined(settings.device) as world:
@@ -115,7 +116,7 @@ def window_stage(folder: Path, settings: Settings,
         if settings.start and world.rank == 0 and not (folder / 'frame.safetensors').exists():
             adopt(folder, settings)
         world.wait()
-        store = store or ClipStore(folder / 'windows')
+        store = store_at(folder / 'windows')
         if world.rank == 0:
             write_encoder(folder, settings.encode)
         world.wait()
