@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from fakes import make_fake_artifact
 
+from wm_ros.choices import Choices
 from wm_ros.cli import main as cli
 from wm_ros.evaluate.checkpoint import CheckpointBackend, as_artifact
 from wm_ros.evaluate.predictors import checkpoint_path
@@ -75,6 +76,20 @@ def test_a_teacher_stands_beside_its_student(tmp_path, capsys, monkeypatch):
     # Untrained and from so low a score on, it says something, unlike the other.
     assert other['headline']['precision']['other'] is not None
     assert 'against teacher' in capsys.readouterr().out
+
+
+def test_what_was_chosen_for_a_checkpoint_is_taken_with_it_and_with_no_other(tmp_path):
+    folder, _ = run_folder(tmp_path / 'run', 'tiny')
+    path = folder / 'model.safetensors'
+    neutral = as_artifact(path)
+    assert neutral.choices == Choices()
+    chosen = {'choices': Choices(score_threshold=0.42, existence=(2.0, 1.0)).to_json(),
+              'chosen_on': {'model_hash': neutral.hash}}
+    (folder / 'choices.json').write_text(json.dumps(chosen))
+    assert as_artifact(path).choices == Choices(score_threshold=0.42, existence=(2.0, 1.0))
+    chosen['chosen_on']['model_hash'] = 'f' * 64
+    (folder / 'choices.json').write_text(json.dumps(chosen))
+    assert as_artifact(path).choices == neutral.choices
 
 
 def test_a_checkpoint_without_a_config_is_refused(tmp_path, capsys):

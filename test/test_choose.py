@@ -74,17 +74,18 @@ def test_scores_get_the_meaning_that_they_have():
 def test_regions_hold_what_they_say_after_the_choice():
     rng = np.random.default_rng(1)
     n = 400
-    means = np.zeros((n, 2, 6, 2))
+    means = np.zeros((n, 2, 3, 2))
     means[:, 1, :, 0] = 8.0
     weights = np.tile([0.7, 0.3], (n, 1))
     mode = (rng.random(n) < 0.3).astype(int)
-    outcomes = means[np.arange(n), mode] + 1.5 * rng.normal(size=(n, 6, 2))
-    outcomes[:, 5] = np.nan
-    covariances = np.tile(np.eye(2), (n, 2, 6, 1, 1))
+    outcomes = means[np.arange(n), mode] + np.array([1.5, 0.8, 1])[:, None] * rng.normal(
+        size=(n, 3, 2))
+    outcomes[:, 2] = np.nan
+    covariances = np.tile(np.eye(2), (n, 2, 3, 1, 1))
     factors, coverage = fit_spread(means, covariances, weights, outcomes)
-    np.testing.assert_allclose(factors[:5], 1.5, rtol=0.12)
-    np.testing.assert_allclose(coverage[:5], np.tile([0.5, 0.9], (5, 1)), atol=0.03)
-    assert factors[5] == 1.0 and np.isnan(coverage[5]).all()
+    np.testing.assert_allclose(factors, [1.5, 0.8, 1.0], rtol=0.12)
+    np.testing.assert_allclose(coverage[:2], np.tile([0.5, 0.9], (2, 1)), atol=0.03)
+    assert np.isnan(coverage[2]).all()
 
 
 def test_the_better_occupancy_gets_the_weight():

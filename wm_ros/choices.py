@@ -7,9 +7,11 @@ The neutral values leave the graphs' outputs as they are.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,19 @@ class Choices:
         """Return the fields as JSON-ready values."""
         return {name: list(value) if isinstance(value, tuple) else value
                 for name, value in asdict(self).items()}
+
+
+def read_choices(path: Path) -> tuple[Choices, dict[str, Any]]:
+    """
+    Return the choices in a file of `wm_ros evaluate --choose`, and what they were made on.
+
+    Raises ValueError for a file that is none, OSError for one that cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        return Choices.from_json(found['choices']), found['chosen_on']
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f'{path}: {err}, want a file of `wm_ros evaluate --choose`') from err
 
 
 _STEPS = HORIZON_STEPS

@@ -42,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.frames is not None:
         return _frames(arguments)
+    from wm_ros.choices import Choices, read_choices
+
     found = None if arguments.choices is None else read_choices(arguments.choices)
     if arguments.artifact is not None:
         return _from_artifact(arguments, found)
-    from wm_ros.choices import Choices
     from wm_ros.export.artifact import write_artifact
     from wm_ros.train.loop import load_model
     from wm_ros.train.quantize import QUANTIZED, post_training, up_to_date
@@ -67,17 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(write_artifact(model, arguments.out, choices,
                          {**training_notes(folder, weights), 'chosen_on': chosen_on}))
     return 0
-
-
-def read_choices(path: Path) -> tuple[Choices, dict[str, Any]]:
-    """Return the choices in a file of `wm_ros evaluate --choose`, and what they were made on."""
-    from wm_ros.choices import Choices
-
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-        return Choices.from_json(found['choices']), found['chosen_on']
-    except (ValueError, KeyError, TypeError) as err:
-        raise ValueError(f'{path}: {err}, want a file of `wm_ros evaluate --choose`') from err
 
 
 def _from_artifact(arguments: argparse.Namespace,

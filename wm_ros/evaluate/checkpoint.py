@@ -15,18 +15,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_ros.choices import Choices
+from wm_ros.choices import Choices, read_choices
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.contract import GraphSpec, graph_specs
 from wm_ros.train.loop import load_model
 from wm_ros.types import FEATURE_GRID
 
+#: What `wm_ros evaluate --choose` wrote for a run, in its folder.
+CHOICES = 'choices.json'
+
 
 def as_artifact(path: Path) -> Artifact:
-    """Return what a `Predictor` has to know of a checkpoint; its hash is that of the file."""
-    return Artifact(path, hashlib.sha256(path.read_bytes()).hexdigest(), {},
-                    _specs(load_model(path)), Choices())
+    """
+    Return what a `Predictor` has to know of a checkpoint; its hash is that of the file.
+
+    Choices are those of `choices.json` beside it, neutral where there are none for these weights.
+    """
+    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Artifact(path, weights, {}, _specs(load_model(path)),
+                    _chosen(path.with_name(CHOICES), weights))
+
+
+def _chosen(path: Path, weights: str) -> Choices:
+    if path.exists():
+        choices, chosen_on = read_choices(path)
+        if chosen_on['model_hash'] == weights:
+            return choices
+    return Choices()
 
 
 def _specs(model: WorldModel) -> dict[str, GraphSpec]:
