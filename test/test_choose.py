@@ -40,11 +40,12 @@ def test_a_sweep_says_what_the_benchmark_says():
     futures = np.cumsum(rng.normal(0, 1.5, (12, 6, 3)), 1)
     places = np.column_stack([rng.uniform(-33, 33, (12, 2)), np.zeros(12)])
     futures[..., :2] += places[:, None, :2]
-    futures[3, 2:] = np.nan
-    truth = make_truth(places, futures=futures, visible=rng.random(12) < 0.7)
-    told = [make_agent(place[:2] + rng.normal(0, 0.8, 2), score=rng.random(),
-                       trajectories=place[:2] + rng.normal(0, 2, (6, 6, 2)))
-            for place in [*places, *rng.uniform(-33, 33, (8, 2))]]
+    futures[::2, 2] = np.nan    # a gap: the end is known, the whole is not
+    truth = make_truth(places, futures=futures, visible=rng.random(12) < 0.8)
+    told = [make_agent(place.ravel()[:2] + rng.normal(0, 0.8, 2), score=rng.random(),
+                       trajectories=path[:, :2] + rng.normal(0, 0.9, (6, 6, 2)))
+            for place, path in [*zip(places, np.nan_to_num(futures), strict=True),
+                                *((place, place) for place in rng.uniform(-33, 33, (8, 1, 2)))]]
     detections = Detections.of(make_forecast(told))
     judged = threshold.pooled([threshold.judge(detections, truth)])
     for point in threshold.sweep(judged, (0.0, 0.2, 0.5, 0.8)):
