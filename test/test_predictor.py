@@ -155,6 +155,26 @@ def test_the_fold_is_begun_with_what_it_is_then_run_with(make, loaded):
     assert spy.begun[-1]['age_s'][15] == 0 and len(spy.begun) == 5
 
 
+def test_the_fold_of_a_set_that_is_known_beforehand_is_begun_once_and_changes_nothing(make, loaded):
+    spy = Spy(loaded[1])
+    one, other = make(spy=spy), make()
+    drive(one, range(16))
+    drive(other, range(16))
+    before = len(spy.begun)
+    told = one.forecast(following=(frame_set(16), ego(16)))
+    assert content(told) == content(other.forecast())
+    one.encode(frame_set(16), ego(16))
+    other.encode(frame_set(16), ego(16))
+    assert len(spy.begun) == before + 1         # encode found it begun
+    ahead = spy.begun[-1]
+    assert content(one.forecast(following=(frame_set(18), ego(18)))) == content(other.forecast())
+    for name, array in spy.last('fold').items():
+        np.testing.assert_array_equal(ahead[name][:15], array[:15])
+    assert len(spy.begun) == before + 1         # set 17 is lost: nothing begins on 18 yet
+    one.encode(frame_set(17), None)
+    assert spy.begun[-1]['odometry_mask'] == [0] and len(spy.begun) == before + 2
+
+
 def test_what_the_graphs_are_given(make, loaded):
     spy = Spy(loaded[1])
     memories = []

@@ -24,12 +24,14 @@ class Recorder:
 
     def __init__(self):
         self.sets = []
+        self.following = []
 
     def encode(self, frame_set, ego):
         self.sets.append((frame_set.stamp_ns, sorted(frame_set.frames), ego))
         return SimpleNamespace(cameras={}, problems=())
 
-    def forecast(self, plan=None):
+    def forecast(self, plan=None, following=None):
+        self.following.append(following and following[0].stamp_ns)
         return rich_forecast(self.sets[-1][0], seed=len(self.sets), valid=len(self.sets) > 2)
 
 
@@ -54,6 +56,7 @@ def test_every_set_of_a_bag_has_a_forecast(tmp_path):
     with BagReader(tmp_path / 'in') as reader:
         predictor, run, forecasts = replay(reader.values(['front', 'back']))
     assert [f.stamp_ns for f in forecasts] == [START_NS + i * PERIOD_NS for i in range(5)]
+    assert predictor.following == [*(f.stamp_ns for f in forecasts[1:]), None]
     assert (run.counts.sets, run.counts.valid, run.counts.partial_sets) == (5, 3, 0)
     assert all(cameras == ['back', 'front'] for _, cameras, _ in predictor.sets)
 

@@ -52,6 +52,7 @@ class EarlyDecoding:
                 stamps[:] = [stamp for stamp in stamps if stamp > frame_set.stamp_ns]
         return info
 
-    def forecast(self, plan: EgoPlan | None = None) -> Forecast:
+    def forecast(self, plan: EgoPlan | None = None,
+                 following: tuple[FrameSet, EgoState | None] | None = None) -> Forecast:
         """Forecast from the window, as the predictor does."""
-        return self._predictor.forecast(plan)
+        return self._predictor.forecast(plan, following)

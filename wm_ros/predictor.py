@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +112,20 @@ class Scene:
     ego_motion: np.ndarray
 
 
+#: Agents and layers of one plan, and why there are none.
+_Parsed = tuple[dec.AgentTable, dec.Layers, tuple[str, ...]]
+
+
+class _WindowInputs:
+    """What the fold takes beside the maps; see `runtime.contract`."""
+
+    def __init__(self) -> None:
+        self.now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
+        self.age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
+        self.frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
+        self.odometry_mask = np.zeros(1, dtype=np.float32)
+
+
 class Predictor:
     """
     Forecasts for one rig with one artifact on one loaded backend.
@@ -131,13 +148,12 @@ class Predictor:
             np.moveaxis(np.zeros((2 * WINDOW_FRAMES, *cells, channels), np.float32), -1, 1)
             if 'memory' in backend.channels_last
             else np.zeros((2 * WINDOW_FRAMES, channels, *cells), np.float32))
-        self._now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
-        self._age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
-        self._frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
-        self._odometry_mask = np.zeros(1, dtype=np.float32)
+        self._window, self._coming = _WindowInputs(), _WindowInputs()
+        self._odometry_mask = self._window.odometry_mask
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
         self._associator = Associator()
+        self._readers = ThreadPoolExecutor(max(1, self.settings.decode_threads), 'wm_ros_plans')
         self._cameras = CameraInput(rig, self.settings.decode_threads,
                                     self.settings.frozen_after, clock_ns)
         self.reset('start')
@@ -177,6 +193,7 @@ class Predictor:
         self._cameras.reset()
         self._encoded: dict[str, np.ndarray] | None = None
         self._latent: np.ndarray | None = None
+        self._begun: tuple[Any, ...] | None = None
         self._encode_ms: dict[str, float] = {}
         self._associator.reset()
         self._reset_reason = reason
@@ -188,6 +205,7 @@ class Predictor:
     def close(self) -> None:
         """Join the decoding threads; the backend stays with its owner."""
         self._cameras.close()
+        self._readers.shutdown(wait=True)
 
     def prepare(self, frame: Frame) -> None:
         """
@@ -213,6 +231,7 @@ class Predictor:
             self._append(_Entry(last_ns + step_ns, present=False), None)
         ego = _at_stamp(ego, frame_set.stamp_ns)
         self._begin_fold(frame_set.stamp_ns, ego)
+        self._begun = None
         stages = self._cameras.take(frame_set)
         start = self._clock()
         index, weight = self._cameras.tables()
@@ -264,15 +283,17 @@ class Predictor:
 
     # --- forecast -------------------------------------------------------------------------------
 
-    def forecast(self, plan: EgoPlan | None = None) -> Forecast:
+    def forecast(self, plan: EgoPlan | None = None,
+                 following: tuple[FrameSet, EgoState | None] | None = None) -> Forecast:
         """
         Forecast from the window under `plan`, by default constant turn rate and velocity.
 
         Always returns one; `valid` and `reasons` say what it is worth. Below `min_frames` the
-        model does not run and the forecast holds no agents and no observed ground. Raises
-        ValueError before the first set.
+        model does not run and the forecast holds no agents and no observed ground. `following`
+        is what will be encoded next, where that is known: the backend may begin with its window
+        meanwhile. Raises ValueError before the first set.
         """
-        return self._forecasts([plan], remember=True)[0]
+        return self._forecasts([plan], remember=True, following=following)[0]
 
     def forecast_plans(self, plans: Sequence[EgoPlan]) -> list[Forecast]:
         """Forecast under each of several plans; they share one encoding, ids stay as they are."""
@@ -290,7 +311,8 @@ class Predictor:
         return Scene(self._entries[-1].stamp_ns, self._cameras.images, self._cameras.available,
                      self._latent, self._encoded['skip'], self._ego_motion)
 
-    def _forecasts(self, plans: list[EgoPlan | None], remember: bool) -> list[Forecast]:
+    def _forecasts(self, plans: list[EgoPlan | None], remember: bool,
+                   following: tuple[FrameSet, EgoState | None] | None = None) -> list[Forecast]:
         if not self._entries:
             raise ValueError('forecast: the window holds 0 sets, want at least 1')
         window, ego, reasons = self._judge()
@@ -302,15 +324,18 @@ class Predictor:
             return [self._result(window, ego, plan, (*reasons, *why), dec.no_agents(), [],
                                  dec.nothing_observed(), stages) for plan, why in taken]
         stages['fold'] = self._fold(window.odometry, ego)
+        if following is not None:
+            self._begin_following(*following)
         out = []
         capacity = len(self._plans)
         for at in range(0, len(taken), capacity):
             part = taken[at:at + capacity]
             outputs, stages['rollout'] = self._rollout([plan for plan, _ in part])
-            for row, (plan, why) in enumerate(part):
-                start = self._clock()
-                agents, ids, layers, bad = self._parse(outputs, row, ego, remember)
-                timed = {**stages, 'parse': (self._clock() - start) / 1e6}
+            start = self._clock()
+            parsed = self._parse(outputs, len(part))
+            timed = {**stages, 'parse': (self._clock() - start) / 1e6}
+            for (plan, why), (agents, layers, bad) in zip(part, parsed, strict=True):
+                ids = self._identify(agents, ego, remember) if not bad else []
                 out.append(self._result(window, ego, plan, (*reasons, *why, *bad), agents, ids,
                                         layers, timed))
         return out
@@ -354,39 +379,50 @@ class Predictor:
         if self._latent is not None:
             return 0.0
         start = self._clock()
+        self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
         self._latent = self._backend.run('fold', self._fold_inputs(
-            list(self._entries), self._head, odometry, ego))['latent']
+            self._window, list(self._entries), self._head, odometry, ego))['latent']
         return (self._clock() - start) / 1e6
 
+    def _begin_following(self, frame_set: FrameSet, ego: EgoState | None) -> None:
+        """Let the backend start on the window of a set to come, if it follows this one at once."""
+        interval = frame_set.stamp_ns - self._entries[-1].stamp_ns
+        if (interval > 0 and frame_set.skipped == 0
+                and skipped_between(interval, self._period_ns()) == 0):
+            self._begin_fold(frame_set.stamp_ns, _at_stamp(ego, frame_set.stamp_ns))
+
     def _begin_fold(self, stamp_ns: int, ego: EgoState | None) -> None:
-        """Let the backend start on the fold, as it will be if the set at hand can be encoded."""
+        """Let the backend start on a fold, as it will be if the set of that stamp is encoded."""
+        what = (stamp_ns, None if ego is None else (*ego.odom_from_base, ego.speed_mps))
         entries = [*self._entries, _Entry(stamp_ns, present=True, ego=ego)][-WINDOW_FRAMES:]
         used = [entry for entry in entries if entry.present]
-        if len(used) >= self.settings.min_frames:
-            odometry = _odometry_holds(used)
-            self._backend.begin('fold', self._fold_inputs(
-                entries, (self._head + 1) % WINDOW_FRAMES, odometry, ego if odometry else None))
+        if what == self._begun or len(used) < self.settings.min_frames:
+            return
+        self._begun = what
+        odometry = _odometry_holds(used)
+        self._backend.begin('fold', self._fold_inputs(
+            self._coming, entries, (self._head + 1) % WINDOW_FRAMES, odometry,
+            ego if odometry else None))
 
-    def _fold_inputs(self, entries: list[_Entry], head: int, odometry: bool,
+    def _fold_inputs(self, into: _WindowInputs, entries: list[_Entry], head: int, odometry: bool,
                      ego: EgoState | None) -> dict[str, np.ndarray]:
         """Return what the fold takes of a window whose oldest place in the ring is `head`."""
         newest, period = entries[-1], self._period_ns()
         first = WINDOW_FRAMES - len(entries)
         for i in range(first):  # places that were never filled: as if the rate had held before
-            self._age_s[i] = (newest.stamp_ns - entries[0].stamp_ns + (first - i) * period) / NS
-        self._frame_mask[:first] = 0
-        self._now_from_frame[:] = 0
+            into.age_s[i] = (newest.stamp_ns - entries[0].stamp_ns + (first - i) * period) / NS
+        into.frame_mask[:first] = 0
+        into.now_from_frame[:] = 0
         for i, entry in enumerate(entries, first):
-            self._age_s[i] = (newest.stamp_ns - entry.stamp_ns) / NS
-            self._frame_mask[i] = entry.present
+            into.age_s[i] = (newest.stamp_ns - entry.stamp_ns) / NS
+            into.frame_mask[i] = entry.present
             if odometry and entry.present:
-                self._now_from_frame[i] = relative_pose(ego.odom_from_base,
-                                                        entry.ego.odom_from_base)
-        self._odometry_mask[0] = odometry
-        self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
+                into.now_from_frame[i] = relative_pose(ego.odom_from_base,
+                                                       entry.ego.odom_from_base)
+        into.odometry_mask[0] = odometry
         return {'memory': self._memory[head:head + WINDOW_FRAMES],
-                'now_from_frame': self._now_from_frame, 'age_s': self._age_s,
-                'frame_mask': self._frame_mask, 'odometry_mask': self._odometry_mask}
+                'now_from_frame': into.now_from_frame, 'age_s': into.age_s,
+                'frame_mask': into.frame_mask, 'odometry_mask': into.odometry_mask}
 
     def _rollout(self, plans: list[EgoPlan]) -> tuple[dict[str, np.ndarray], float]:
         start = self._clock()
@@ -397,27 +433,41 @@ class Predictor:
             'ego_motion': self._ego_motion, 'odometry_mask': self._odometry_mask})
         return outputs, (self._clock() - start) / 1e6
 
-    def _parse(self, outputs: dict[str, np.ndarray], row: int, ego: EgoState | None,
-               remember: bool) -> tuple[dec.AgentTable, list[bytes], dec.Layers, tuple[str, ...]]:
-        """Decode one plan; where its output is refused, return nothing and the reason."""
-        settings, choices = self.settings, self.artifact.choices
-        score = settings.score_threshold
-        score = choices.score_threshold if score is None else score
-        observed = settings.observed_threshold
-        observed = choices.observed_threshold if observed is None else observed
+    def _parse(self, outputs: dict[str, np.ndarray], count: int) -> list[_Parsed]:
+        """Decode so many plans; where the outputs are refused, return nothing and the reason."""
         try:
             dec.check_outputs(outputs)
+        except dec.OutputError as err:
+            return [(dec.no_agents(), dec.nothing_observed(), (str(err),))] * count
+        ground = dec.observed_ground(outputs, self._threshold('observed_threshold'),
+                                     self._cameras.seen())
+        read = partial(self._parse_plan, outputs, ground)
+        if count == 1:
+            return [read(0)]
+        return list(self._readers.map(read, range(count)))
+
+    def _parse_plan(self, outputs: dict[str, np.ndarray], ground: np.ndarray,
+                    row: int) -> _Parsed:
+        score, choices = self._threshold('score_threshold'), self.artifact.choices
+        try:
             everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), choices)
             agents = everybody.above(score)
             dec.check_agents(agents)
-            ground = dec.observed_ground(outputs, observed, self._cameras.seen())
             layers = dec.decode_layers(outputs, row, ground, everybody, choices.occupancy_weights)
         except dec.OutputError as err:
-            return dec.no_agents(), [], dec.nothing_observed(), (str(err),)
+            return dec.no_agents(), dec.nothing_observed(), (str(err),)
+        return agents, layers, ()
+
+    def _threshold(self, name: str) -> float:
+        """Return a threshold of the settings, or the artifact's where they have none."""
+        given = getattr(self.settings, name)
+        return getattr(self.artifact.choices, name) if given is None else given
+
+    def _identify(self, agents: dec.AgentTable, ego: EgoState | None,
+                  remember: bool) -> list[bytes]:
         identify = self._associator.update if remember else self._associator.match
-        ids = identify(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
-                       agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
-        return agents, ids, layers, ()
+        return identify(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
+                        agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
 
     def _result(self, window: WindowInfo, ego: EgoState | None, plan: EgoPlan,
                 reasons: tuple[str, ...], agents: dec.AgentTable, ids: list[bytes],

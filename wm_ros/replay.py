@@ -35,7 +35,8 @@ class CorePredictor(Protocol):
 
     def encode(self, frame_set: FrameSet, ego: EgoState | None) -> Any: ...
 
-    def forecast(self, plan: EgoPlan | None = None) -> Forecast: ...
+    def forecast(self, plan: EgoPlan | None = None,
+                 following: tuple[FrameSet, EgoState | None] | None = None) -> Forecast: ...
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Replay:
         self._buffer = buffer
         self._history = EgoHistory()
         self._waiting: deque[FrameSet] = deque()
+        self._wanted = False        # whether the set that was encoded last awaits its forecast
 
     def run(self, values: Iterable[tuple[int, Frame | EgoState]],
             known_ns: int | None = None,
@@ -80,8 +82,9 @@ class Replay:
         """
         Yield one forecast a camera set, as `BagReader.values` feeds it.
 
-        Sets up to the stamp `known_ns` are encoded alone: their forecasts are known.
-        `before_first` is called before the first forecast.
+        A set is forecast as soon as the next one is known, whose fold can begin meanwhile, and
+        before that is encoded. Sets up to the stamp `known_ns` are encoded alone: their forecasts
+        are known. `before_first` is called before the first forecast.
         """
         self._known_ns, self._before_first = known_ns, before_first
         for now_ns, value in values:
@@ -98,15 +101,21 @@ class Replay:
 
     def _forecasts(self, now_ns: int | None) -> Iterator[Forecast]:
         for frames, ego in self._due(now_ns):
-            if not self._encode(frames, ego):
-                continue
-            if self._before_first is not None:
-                self._before_first()
-                self._before_first = None
-            forecast = self._predictor.forecast()
-            self.counts.forecasts += 1
-            self.counts.valid += forecast.valid
-            yield forecast
+            if self._wanted:
+                yield self._forecast((frames, ego))
+            self._wanted = self._encode(frames, ego)
+        if now_ns is None and self._wanted:
+            self._wanted = False
+            yield self._forecast(None)
+
+    def _forecast(self, following: tuple[FrameSet, EgoState | None] | None) -> Forecast:
+        if self._before_first is not None:
+            self._before_first()
+            self._before_first = None
+        forecast = self._predictor.forecast(following=following)
+        self.counts.forecasts += 1
+        self.counts.valid += forecast.valid
+        return forecast
 
     def _push_ego(self, state: EgoState, now_ns: int) -> None:
         self.faults.saw('odometry', state.stamp_ns)

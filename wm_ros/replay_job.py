@@ -215,7 +215,8 @@ class _Job:
         if self.part.exists():
             self.known = known_forecasts(self.part, settings.node)
         backend = create_backend(settings.backend, self.artifact, len(self.rig),
-                                 threads=settings.threads, options=dict(settings.options))
+                                 threads=settings.threads, options=dict(settings.options),
+                                 throughput=True)
         began = time.monotonic()
         result = Result(str(self.reader.path), str(self.out), Counts(), backend=backend.name,
                         model_hash=self.artifact.hash)

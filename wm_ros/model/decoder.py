@@ -86,7 +86,9 @@ class Decoder(nn.Module):
 
     def current(self, skip: torch.Tensor, raised: torch.Tensor) -> dict[str, torch.Tensor]:
         """Decode what is there now from skip features and the raised state (B, C, R, R)."""
-        now = self.now(torch.cat([skip, raised], 1))
+        # Joined with channels innermost, as both lie in memory where a run time holds them so.
+        both = torch.cat([skip.permute(0, 2, 3, 1), raised.permute(0, 2, 3, 1)], -1)
+        now = self.now(both.permute(0, 3, 1, 2))            # (B, R, R, C) -> (B, C, R, R)
         ground = to_output_grid(self.ground(now))
         return {'now': now, 'centre': F.pixel_shuffle(self.centre(now), self.centre_cells)[:, 0],
                 'road': ground[:, :-1], 'observed': ground[:, -1]}

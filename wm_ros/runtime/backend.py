@@ -114,6 +114,7 @@ class GraphBackend(ABC):
         self.kernels: dict[str, dict[str, int]] = {}
         self.notes: list[str] = []
         self.log: Callable[[str], None] = lambda text: None     # for what takes minutes
+        self.throughput = False     # whether `begin` and `run` share the threads all the time
         self._graphs: dict[str, LoadedGraph] = {}
 
     @abstractmethod
@@ -182,14 +183,17 @@ AUTO_ORDER = ('tensorrt', 'openvino', 'onnxruntime')
 
 def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, threads: int = 2,
                    options: Mapping[str, Any] | None = None,
-                   log: Callable[[str], None] = lambda text: None) -> Backend:
+                   log: Callable[[str], None] = lambda text: None,
+                   throughput: bool = False) -> Backend:
     """
     Return a loaded backend for `cameras` cameras and `plans` ego plans a run.
 
     `name` is a key of `BACKENDS`, or 'auto': the first of `AUTO_ORDER` that is installed and
     loads. `threads` are those of the graphs (0: the library's choice); `options` is handed to the
-    backend; `log` hears which one was taken, why, and in what precision it runs. Raises
-    BackendError where none is there or loads.
+    backend; `log` hears which one was taken, why, and in what precision it runs. With
+    `throughput` a backend that can begin a graph beside another gives half of the threads to
+    either: more sets a second, each of them later. Raises BackendError where none is there or
+    loads.
     """
     if name != 'auto' and name not in BACKENDS:
         raise BackendError(f'backend {name!r}: want auto or one of {", ".join(BACKENDS)}')
@@ -202,7 +206,7 @@ def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, 
         choice = BACKENDS[candidate]
         backend = getattr(importlib.import_module(choice.module), choice.cls)(
             threads=threads, options=dict(options or {}))
-        backend.log = log
+        backend.log, backend.throughput = log, throughput
         try:
             backend.load(artifact, {'N': cameras, 'P': plans})
         except BackendError as err:

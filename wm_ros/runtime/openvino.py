@@ -43,6 +43,7 @@ class OpenVinoBackend(GraphBackend):
 
     With fewer cameras than threads, decoding and encoding leave a core idle: threads are then
     shared between the encoder and the older frames' part of the fold, which `begin` starts beside.
+    For throughput they are shared so with any number of cameras, and by the rollout too.
     """
 
     name = 'openvino'
@@ -57,10 +58,11 @@ class OpenVinoBackend(GraphBackend):
 
     def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
         """Compile one graph for static sizes."""
-        beside = self.threads // 2 if sizes.get('N', 1) < self.threads else 0
-        settings = _Settings(self._core, self.options['device'],
-                             self._precision(graph, artifact),
-                             self.threads - beside if graph == 'encode' else self.threads, beside)
+        shared = self.throughput or sizes.get('N', 1) < self.threads
+        beside = self.threads // 2 if shared else 0
+        whole = graph != 'encode' and not self.throughput
+        settings = _Settings(self._core, self.options['device'], self._precision(graph, artifact),
+                             self.threads - (0 if whole else beside), beside)
         opened = _Graph(settings, graph, artifact, sizes, self.channels_last)
         give_back_memory()
         return opened

@@ -42,7 +42,8 @@ def _turned_input(old: ov.Node) -> ov.Node:
     channels, rows, cols = shape[-3:]
     new = ops.parameter([*shape[:-3], rows, cols, channels], old.get_element_type())
     # Kernels take a transposition as a mere order of memory where it has four axes.
-    four = ops.transpose(ops.reshape(new, np.array([-1, rows, cols, channels]), False), _TO_FIRST)
+    batch = ops.reshape(new, np.array([-1, rows, cols, channels]), False)
+    four = ops.transpose(batch, _TO_FIRST)
     for target in old.output(0).get_target_inputs():
         reader = target.get_node()
         if (reader.get_type_name() in ('Unsqueeze', 'Reshape')
@@ -51,9 +52,19 @@ def _turned_input(old: ov.Node) -> ov.Node:
         else:
             target.replace_source_output(
                 ops.reshape(four, np.array(shape), False).output(0))
-    four.output(0).set_names(set())
+    for target in four.output(0).get_target_inputs():
+        if _turns(target.get_node(), _TO_LAST):         # it does so, and back: left out
+            target.get_node().output(0).replace(batch.output(0))
+    for node in (four, batch):
+        node.output(0).set_names(set())
     new.output(0).set_names(named)
     return new
+
+
+def _turns(node: ov.Node, order: np.ndarray) -> bool:
+    """Tell whether a node is a transposition in this order."""
+    return (node.get_type_name() == 'Transpose'
+            and list(node.input_value(1).get_node().get_data()) == list(order))
 
 
 def _turned_output(old: ov.Node) -> ov.Node:
