@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from fakes import make_fake_artifact
+from tiny_run import make_run
 
 from wm_ros.choices import Choices
 from wm_ros.cli import main as cli
@@ -90,6 +92,15 @@ def test_what_was_chosen_for_a_checkpoint_is_taken_with_it_and_with_no_other(tmp
     chosen['chosen_on']['model_hash'] = 'f' * 64
     (folder / 'choices.json').write_text(json.dumps(chosen))
     assert as_artifact(path).choices == neutral.choices
+
+
+@pytest.mark.parametrize('weights', ['float', 'post-training'])
+def test_a_teacher_is_scored_and_not_exported(tmp_path, capsys, weights):
+    folder = make_run(tmp_path / 'teacher', preset='teacher-tiny')
+    assert cli.main(['export', str(tmp_path / 'out'), '--folder', str(folder), '--weights',
+                     weights]) == 1
+    assert 'a teacher is not' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_checkpoint_without_a_config_is_refused(tmp_path, capsys):

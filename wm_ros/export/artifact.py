@@ -49,8 +49,11 @@ def write_artifact(model: WorldModel, folder: Path, choices: Choices,
     """
     Export a model into `folder`, in float if it was not calibrated; return the artifact's hash.
 
-    Raises LintError where TensorRT would not take a graph of a calibrated one.
+    Raises ValueError for a teacher, LintError where TensorRT would not take a graph of a calibrated
+    model.
     """
+    if model.config.teacher:
+        raise ValueError('a teacher is not exported, a student that is distilled from it is')
     quantized = any(module.active for module in model.modules() if isinstance(module, Quantizer))
     for graph in export_graphs(model, folder, half=quantized):
         if quantized:

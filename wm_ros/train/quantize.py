@@ -77,6 +77,8 @@ def post_training(folder: Path) -> Path:
     for old in folder.glob('quantize_*'):
         old.unlink()
     model = load_model(folder / 'model.safetensors')
+    if model.config.teacher:
+        raise ValueError(f'{folder}: a teacher is not quantised, nor exported')
     fold_batch_norms(model)
     torch.manual_seed(0)
     calibrate_encoder(model, calibration_frames(folder))
