@@ -124,7 +124,7 @@ def test_a_drive_is_scored_by_the_graph_beside_the_artifact(artifact):
     assert list(counts) == [1.0] and counts[1.0][0] == 1     # of one window at 1.5 s; 2.0 + 1 ends
     sums = counter.sums[1.0][0]
     # A fresh decoder is the newest picture moved, so it is as good as that.
-    assert sums[0] == pytest.approx(sums[2], rel=0.05)
+    assert sums[0] == pytest.approx(sums[2], rel=0.1)
 
 
 def test_the_page_shows_predicted_frames(bags, artifact, tmp_path, capsys):
@@ -171,25 +171,53 @@ def future_clip(seed):
             'motion': np.array([5.0, 0.1], np.float32), **rig_arrays(rig)}
 
 
-def test_the_stage_learns_on_an_artifact_and_goes_on(artifact, tmp_path, capsys, monkeypatch):
-    from wm_ros.train import frames as stage
-    from wm_ros.train.frames import load_decoder
+@pytest.fixture(scope='module')
+def run(artifact, tmp_path_factory):
+    """Return the folder of a run with the scenes of two clips, made by the artifact."""
+    from wm_ros.runtime.frames import weights_hash
+    from wm_ros.train.frames import scene_setup
     from wm_ros.train.store import ClipStore
 
-    futures = ClipStore(tmp_path / 'run' / 'futures')
+    folder = tmp_path_factory.mktemp('run')
+    futures = ClipStore(folder / 'futures')
+    scenes = ClipStore(folder / f'scenes-{weights_hash(artifact)[:12]}')
+    make = scene_setup(artifact.path, futures.folder)
     for i in range(2):
         futures.write(425_000 + i, future_clip(i))
+        scenes.write(425_000 + i, make(425_000 + i))
+    return folder
+
+
+def test_a_scene_keeps_what_will_come(run):
+    from wm_ros.train.frames import scene_sample
+
+    with np.load(next(run.glob('scenes-*/clip_0425001.npz'))) as stored:
+        scene = dict(stored)
+    assert scene['later'].shape == (6, 1, HEIGHT, WIDTH, 3)
+    clip = future_clip(1)
+    last = np.split(clip['jpeg'], np.cumsum(clip['jpeg_bytes'])[:-1])[21]
+    want = cv2.resize(cv2.imdecode(last, cv2.IMREAD_COLOR)[..., ::-1], (WIDTH, HEIGHT),
+                      interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(scene['later'][5, 0], want)
+    sample = scene_sample(scene, np.random.default_rng(0), views=5)
+    for target, pose, step in zip(sample['target'], sample['pose'], sample['step'], strict=True):
+        np.testing.assert_array_equal(target, scene['later'][step - 1, 0])
+        np.testing.assert_array_equal(pose, scene['plan'][step - 1])
+
+
+def test_the_stage_learns_on_an_artifact_and_goes_on(artifact, run, capsys, monkeypatch):
+    from wm_ros.train import frames as stage
+
     before = {path.name: path.read_bytes() for path in artifact.path.iterdir()}
-    command = ['train', '--stage', 'frames', '--run', 'rehearsal', '--folder',
-               str(tmp_path / 'run'), '--start', str(artifact.path), '--frames-clips', '2',
-               '--frames-batch', '1', '--frames-minutes', '5']
+    command = ['train', '--stage', 'frames', '--run', 'rehearsal', '--folder', str(run),
+               '--start', str(artifact.path), '--frames-clips', '2', '--frames-batch', '1',
+               '--workers', '0']
     assert main([*command, '--steps', '2']) == 0
-    first = load_decoder(tmp_path / 'run' / 'frames.safetensors')
+    first = stage.load_decoder(run / 'frames.safetensors')
     assert main([*command, '--steps', '3']) == 0        # one step more, not three
-    curve = [json.loads(line) for line in
-             (tmp_path / 'run' / 'frames.jsonl').read_text().splitlines()]
+    curve = [json.loads(line) for line in (run / 'frames.jsonl').read_text().splitlines()]
     assert [row['step'] for row in curve] == [2, 3]
-    second = load_decoder(tmp_path / 'run' / 'frames.safetensors')
+    second = stage.load_decoder(run / 'frames.safetensors')
     assert any(not torch.equal(first[name], second[name]) for name in first)
     # The artifact has not changed by a bit, and what was learnt on it fits no other.
     assert {path.name: path.read_bytes() for path in artifact.path.iterdir()} == before
@@ -197,20 +225,3 @@ def test_the_stage_learns_on_an_artifact_and_goes_on(artifact, tmp_path, capsys,
     monkeypatch.setattr(stage, 'weights_hash', lambda _: '0' * 64)
     assert main([*command, '--steps', '4']) == 1
     assert 'learnt on other weights' in capsys.readouterr().err
-
-
-def test_a_scene_keeps_what_will_come(artifact, tmp_path):
-    from wm_ros.train.frames import scene_sample, scene_setup
-    from wm_ros.train.store import ClipStore
-    clip = future_clip(3)
-    ClipStore(tmp_path).write(425_000, clip)
-    scene = scene_setup(artifact.path, tmp_path)(425_000)
-    assert scene['later'].shape == (6, 1, HEIGHT, WIDTH, 3)
-    files = np.split(clip['jpeg'], np.cumsum(clip['jpeg_bytes'])[:-1])
-    last = cv2.resize(cv2.imdecode(files[21], cv2.IMREAD_COLOR)[..., ::-1], (WIDTH, HEIGHT),
-                      interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(scene['later'][5, 0], last)
-    sample = scene_sample(scene, np.random.default_rng(0), views=5)
-    for target, step in zip(sample['target'], sample['step'], strict=True):
-        np.testing.assert_array_equal(target, scene['later'][step - 1, 0])
-    np.testing.assert_array_equal(sample['pose'], scene['plan'][sample['step'] - 1])
