@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from wm_ros.cli.report import add_frames
     from wm_ros.data.sim_bag import DriveSettings
     from wm_ros.demo.live import page_text, run_live, summarise
     from wm_ros.evaluate.preview import write_preview
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     latency = {str(stamp): round(ms, 1) for stamp, ms in live.latency_ms.items()}
     report = gather(live.bag, drive, {'latency_ms': latency}, Progress('reading', 'windows'))
     report.title = f'demo: {arguments.world} drive {arguments.seed}'
+    add_frames(report, 3, artifact)
     summary = summarise(live, report.forecasts, report.scores)
     summary['seconds'] = round(time.monotonic() - began, 1)
     (folder / 'summary.json').write_text(json.dumps(summary, indent=1, allow_nan=False))
