@@ -32,7 +32,7 @@ LAST_S = 30.0
 #: What the node counts: sets by what became of them, in two statuses of its diagnostics.
 COUNTS = {
     'window': ('sets_formed', 'sets_used', 'sets_skipped', 'sets_overtaken', 'sets_flushed',
-               'buffer_overruns'),
+               'flushes', 'buffer_overruns'),
     'inference': ('encoded', 'forecasts', 'failures', 'shed_encodes', 'shed_forecasts')}
 
 
