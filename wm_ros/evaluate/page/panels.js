@@ -144,7 +144,7 @@ function fillPage() {
       + 'expects it, under the plan of the forecast. ' : '')
     + 'Plans: occupancy forecast now (amber) and seen then (blue); boxes forecast (dashed) and seen.';
   $('foot').textContent = D.foot;
-  $('drawn').hidden = !drawnAt.length;
+  $('drawn-at').hidden = !drawnAt.length;
   for (const i of drawnAt) {
     const b = button('drawn', (W[i].t - W[0].t).toFixed(1) + ' s', () => { play(false); seek(i); });
     b.title = 'predicted camera frames at this moment';
