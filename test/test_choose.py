@@ -103,13 +103,14 @@ def test_the_better_occupancy_gets_the_weight():
         assert best.iou_far_to_2s == 100.0 and best.brier < 1e-4
         assert best.weights[better] >= 0.5 > best.weights[1 - better]
         assert (alone.iou_far_to_2s == 100.0) == (better == 0)
-    # Cells on hidden ground are missed whatever the weights are.
+    # The head's cells on hidden ground are missed.
     counts = OccupancyCounts()
     codes = (254 * right).astype(np.uint8)
     codes[0][occupied[0]] = 255
     counts.add(codes, right.astype(np.float32), occupied, scored)
     assert counts.weigh((1.0, 0.0)).iou_far_to_2s == pytest.approx(
         100 * (1 - occupied[0].sum() / occupied[:5].sum()))
+    assert counts.weigh((1.0, 0.1)).iou_far_to_2s == 100.0      # but where a box surely stands
 
 
 def collected(rng, drives=2, forecasts=6):

@@ -87,7 +87,7 @@ def test_boxes_point_where_they_go_and_flow_leads_back():
     assert (untouched == 0).all()
 
 
-def test_the_forecast_is_the_weighted_sum_and_hidden_ground_stays_hidden():
+def test_the_forecast_is_the_weighted_sum_and_hidden_ground_is_never_free():
     spec = graph_specs()['rollout'].outputs
     raw = {item.name: np.zeros(item.resolve(P=1), item.dtype) for item in spec}
     raw['occupancy'][0, 0, ROW, COL] = np.log(4)             # the head says 0.8 there, else 0.5
@@ -100,10 +100,16 @@ def test_the_forecast_is_the_weighted_sum_and_hidden_ground_stays_hidden():
     observed = np.ones((200, 200), bool)
     observed[ROW, COL + 1] = False
     codes = decode.decode_layers(raw, 0, observed, everybody, (0.5, 0.8)).occupancy_agents
+    raw['agent_score'][0, 0] = 0.45
+    unsure = decode.decode_layers(raw, 0, observed, decode.decode_agents(raw, 0, 0.1), (0.5, 0.8))
     assert codes[0, ROW, COL] == round(254 * (0.5 * 0.8 + 0.8 * 0.5))
     assert codes[0, ROW + 1, COL] == round(254 * (0.5 * 0.5 + 0.8 * 0.5))
     assert codes[0, 0, 0] == round(254 * 0.25)
-    assert (codes[:, ROW, COL + 1] == 255).all()
+    # Hidden ground is unknown, but under who surely stands there: never free.
+    assert codes[0, ROW, COL + 1] == 127
+    assert (unsure.occupancy_agents[:, ROW, COL + 1] == 255).all()
+    assert (codes[:, ~observed] >= 127).all()
+    raw['agent_score'][0, 0] = 0.5
     # Neutral weights leave the head's word alone, byte for byte.
     alone, neutral = (decode.decode_layers(raw, 0, observed), decode.decode_layers(
         raw, 0, observed, everybody, Choices().occupancy_weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,6 +284,17 @@ def test_grids_say_percent_and_unknown_and_end_at_the_horizon():
         near = convert.within_horizon(forecast(), horizon_s)
         assert messages.grid_message(TYPES, near, horizon=True).data[
             100 * 200 + 125] == wanted, horizon_s
+
+
+def test_a_grid_shows_who_stands_on_hidden_ground_and_nothing_else_of_it():
+    said = forecast()
+    static, agents = said.occupancy_static.copy(), said.occupancy_agents.copy()
+    static[:2], agents[:, :2] = 255, 255
+    agents[0, 0, 0], agents[3, 0, 1], agents[0, 1, 1] = 254, 127, 100
+    said = replace(said, occupancy_static=static, occupancy_agents=agents)
+    now, risk = (messages.grid_message(TYPES, said, horizon).data for horizon in (False, True))
+    assert (now[0], now[1], now[201], now[5]) == (100, -1, -1, -1)
+    assert (risk[0], risk[1], risk[201], risk[5]) == (100, 50, -1, -1)
 
 
 def markers(said, frame=None):

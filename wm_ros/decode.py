@@ -201,7 +201,8 @@ def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.nda
 
     Occupancy is weights[0] times the dense head's and weights[1] times what the boxes of `agents`
     cover (`footprints`), which should hold all of an existence of `footprints.DRAWN_FROM` on; where
-    an agent surely stands, the flow is its motion. Static ground is what a static obstacle stands
+    an agent surely stands, the flow is its motion, and ground that is not observed is told to be
+    occupied. Static ground is what a static obstacle stands
     on or what cannot be driven on: 1 - (1 - p(static obstacle)) * p(drivable).
     """
     # All bits set is UNOBSERVED: 80 times faster than assigning through a mask.
@@ -210,8 +211,8 @@ def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.nda
     dense, boxes = weights
     if dense != 1:
         occupancy *= np.float32(dense)
-    if agents is not None and boxes > 0:
-        drawn = footprints(agents)
+    drawn = footprints(agents) if agents is not None and boxes > 0 else None
+    if drawn is not None:
         drawn.add_to(occupancy, boxes)
         drawn.write_flow(flow)
     occupied = coded(occupancy)
@@ -221,6 +222,8 @@ def decode_layers(outputs: Mapping[str, np.ndarray], plan: int, observed: np.nda
     static, road = coded(1 - free), coded(layout)
     for layer in (occupied, static, road):
         np.bitwise_or(layer, hidden, out=layer)
+    if drawn is not None:
+        drawn.write_hidden(occupied, UNOBSERVED)
     return Layers(occupied, static, flow, road)
 
 

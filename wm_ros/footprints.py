@@ -26,8 +26,9 @@ FADE_SIGMAS = 0.5
 FADE_M = (0.25, 4.0)
 #: A path that moves this far in a step says which way the box points.
 TURNED_BY_M = 0.5
-#: Where an agent stands this surely, its motion is the flow.
-MOVES_FROM = 0.5
+#: An agent covers a cell surely from here on: its motion is the flow there, and hidden ground under
+#: it is not unknown.
+SURE_FROM = 0.5
 MAX_FLOW_M = 60.0
 #: Boxes are drawn in square windows of these many cells, each in the least that holds it; the
 #: last holds any.
@@ -55,10 +56,23 @@ class Footprints:
 
     def write_flow(self, flow: np.ndarray) -> None:
         """Write the backward flow (T + 1, 2, Y, X) of cells that an agent covers for sure."""
-        sure = np.flatnonzero(self.share >= MOVES_FROM)
+        sure = np.flatnonzero(self.share >= SURE_FROM)
         step, cell = np.divmod(self.cell[sure], flow[0, 0].size)
         flow.reshape(_STEPS, 2, -1)[step, :, cell] = np.clip(
             -self.motion_m[sure], -MAX_FLOW_M, MAX_FLOW_M)
+
+    def write_hidden(self, codes: np.ndarray, unobserved: int) -> None:
+        """
+        Write codes (T + 1, Y, X) of ground that is hidden, but surely under an agent.
+
+        What stands on it is seen, or was. Such ground is told to be occupied; never to be free.
+        """
+        flat = codes.reshape(-1)
+        sure = np.flatnonzero(self.share >= SURE_FROM)
+        sure = sure[flat[self.cell[sure]] == unobserved]
+        flat[self.cell[sure]] = 0
+        share = np.minimum(self.share[sure], np.float32(1))
+        np.maximum.at(flat, self.cell[sure], np.rint(share * np.float32(254)).astype(np.uint8))
 
 
 def footprints(agents: AgentTable) -> Footprints:

@@ -48,6 +48,8 @@ TYPE_NAMES = {name.rsplit('/', 1)[1]: name for name in (
 
 #: Coding of probability in the occupancy layers: 0-254 for 0-1, 255 for ground not observed.
 UNOBSERVED = 255
+#: round(254 * 0.5)
+OCCUPIED_FROM = 127
 #: Scale of the flow message's integers: 127 of them are 15.9 m in half a second, 114 km/h.
 FLOW_METRES_PER_UNIT = 0.125
 
@@ -284,13 +286,14 @@ def grid_message(types: MessageTypes, forecast: Forecast, horizon: bool,
     Return a nav_msgs/OccupancyGrid: now, or with `horizon` the highest risk over all steps.
 
     A cell holds the larger probability of agents and of static or undrivable ground in percent,
-    and -1 where the ground is not observed.
+    and -1 where the ground is not observed, unless it is told to be occupied.
     """
     layers = forecast.occupancy_agents if horizon else forecast.occupancy_agents[:1]
-    hidden = (layers == UNOBSERVED).any(axis=0) | (forecast.occupancy_static == UNOBSERVED)
-    worst = np.maximum(layers.max(axis=0), forecast.occupancy_static)
+    layers = np.concatenate([layers, forecast.occupancy_static[None]])
+    hidden = layers == UNOBSERVED
+    worst = np.where(hidden, np.uint8(0), layers).max(axis=0)
     percent = np.rint(worst.astype(np.float32) * (100 / 254)).astype(np.int8)
-    percent[hidden] = -1
+    percent[hidden.any(axis=0) & (worst < OCCUPIED_FROM)] = -1
     return types.OccupancyGrid(
         header=types.header(forecast.stamp_ns, frame.frame_id), info=map_meta_data(types, frame),
         data=types.sequence(percent.reshape(-1)))

@@ -242,10 +242,11 @@ class Forecast:
     What the world model says for one window under one ego plan.
 
     Occupancy is `agents[T + 1, Y, X]` and `static[Y, X]`, probability 0-254 for 0-1 as uint8,
-    255 where the ground is not observed; step 0 is now, then every 0.5 s. `flow[T + 1, 2, Y, X]`
-    is backward flow in metres: a cell at step t came from cell + flow at step t - 1 (now: from
-    0.5 s earlier). `road[3, Y, X]` follows `ROAD_LAYERS` in the same uint8 coding. All on
-    `OUTPUT_GRID`, row = y, column = x. `reasons` names why `valid` is false, empty otherwise.
+    255 where the ground is not observed (and no agent surely stands there); step 0 is now, then
+    every 0.5 s. `flow[T + 1, 2, Y, X]` is backward flow in metres: a cell at step t came from
+    cell + flow at step t - 1 (now: from 0.5 s earlier). `road[3, Y, X]` follows `ROAD_LAYERS` in
+    the same uint8 coding. All on `OUTPUT_GRID`, row = y, column = x. `reasons` names why `valid` is
+    false, empty otherwise.
     """
 
     stamp_ns: int

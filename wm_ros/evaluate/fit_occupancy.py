@@ -14,6 +14,7 @@ import numpy as np
 
 from wm_ros.evaluate import metrics
 from wm_ros.evaluate.occupancy import EXTENTS_M, UNOBSERVED, extent
+from wm_ros.footprints import SURE_FROM
 from wm_ros.types import OUTPUT_GRID, TIME_STEP_S
 
 HEAD_WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
@@ -45,8 +46,9 @@ class OccupancyCounts:
         shape = (_HEAD_BINS, _BOX_BINS, 2)
         self._to_2s = {name: np.zeros(shape) for name in EXTENTS_M}
         self._all = np.zeros(shape)
-        #: Occupied cells on ground that is not observed: missed whatever the weights are.
-        self._unseen = dict.fromkeys(EXTENTS_M, 0)
+        #: Cells on ground that is not observed, whatever the weights are: called occupied under
+        #: a box or not, by truth (free, occupied).
+        self._hidden = {name: np.zeros((2, 2)) for name in EXTENTS_M}
 
     def add(self, head: np.ndarray, boxes: np.ndarray, occupied: np.ndarray,
             scored: np.ndarray) -> None:
@@ -63,7 +65,9 @@ class OccupancyCounts:
         for name, side_m in EXTENTS_M.items():
             near = (slice(0, _TO_2S), *extent(side_m))
             self._to_2s[name] += self._histogram(bins[near], known[near])
-            self._unseen[name] += int((scored & occupied & ~known)[near].sum())
+            hidden = (scored & ~known)[near]
+            called = 2 * (boxes[near][hidden] >= SURE_FROM) + occupied[near][hidden]
+            self._hidden[name] += np.bincount(called, minlength=4).reshape(2, 2)
 
     @staticmethod
     def _histogram(bins: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -75,9 +79,13 @@ class OccupancyCounts:
         head = (2 * np.arange(_HEAD_BINS)[:, None] + 0.5) / 254
         p = np.minimum(weights[0] * head + weights[1] * np.arange(_BOX_BINS) / (_BOX_BINS - 1), 1)
         called = p >= 0.5
-        iou = [100 * float(metrics.iou(
-            counts[called, 1].sum(), counts[called].sum(),
-            counts[..., 1].sum() + self._unseen[name])) for name, counts in self._to_2s.items()]
+        iou = []
+        for name, counts in self._to_2s.items():
+            hidden = self._hidden[name]
+            under = hidden[1] if weights[1] > 0 else np.zeros(2)    # no boxes, none to stand there
+            iou.append(100 * float(metrics.iou(
+                counts[called, 1].sum() + under[1], counts[called].sum() + under.sum(),
+                counts[..., 1].sum() + hidden[:, 1].sum())))
         squared = (self._all[..., 0] * p ** 2 + self._all[..., 1] * (1 - p) ** 2).sum()
         return Weighed(weights, *iou, float(metrics.ratio(squared, self._all.sum())))
 
