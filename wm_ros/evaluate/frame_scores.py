@@ -30,7 +30,7 @@ MEASURES = ('psnr', 'ssim')
 GROUPS = ('all', 'moving')
 MOVING_MPS = 1.0
 #: A picture this far from the second that was predicted is another one.
-TOLERANCE_NS = 60_000_000
+TOLERANCE_NS = 30_000_000
 NS = 1_000_000_000
 
 
@@ -66,9 +66,9 @@ class FrameCounter:
         later = []
         for entry in self._waiting:
             due, seconds, moving, guesses = entry
-            if abs(due - stamp_ns) > TOLERANCE_NS / 2:
-                if due > stamp_ns - TOLERANCE_NS:
-                    later.append(entry)
+            if due - stamp_ns > TOLERANCE_NS:
+                later.append(entry)
+            if abs(due - stamp_ns) > TOLERANCE_NS:      # not yet, or never
                 continue
             for name in set(guesses) & set(pictures):
                 self._compare(seconds, moving, guesses[name], lowered(pictures[name]))
