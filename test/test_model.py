@@ -149,6 +149,8 @@ def test_plans_over_one_scene_have_the_same_agents_in_the_same_rows(model):
     # Places differ by what each plan adds to the same cell, never by half a cell.
     assert (together['agent_box'][1, :, :2] - together['agent_box'][0, :, :2]).abs().max() < 0.3
     assert together['road'].shape[0] == 1
-    torch.testing.assert_close(together['occupancy'][1], alone['occupancy'][0], rtol=1e-3,
-                               atol=1e-3)
+    for name in ('occupancy', 'flow'):
+        later, now = together[name][:, 1:], together[name][:, :1]
+        torch.testing.assert_close(later[1], alone[name][0, 1:], rtol=1e-3, atol=1e-3)
+        assert torch.equal(now, now[:1].expand_as(now))
     assert not torch.allclose(together['trajectories'][0], together['trajectories'][1])

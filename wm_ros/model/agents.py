@@ -108,6 +108,7 @@ class AgentDecoder(nn.Module):
         """
         Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
+        A map (1, C, R, R) serves several rows of the same cells: plans over one scene.
         Cells are flat indices of the centre grid. `score` (B, A) is the centre probability, `bias`
         (B, 1, 1, A) masks padding. Returns the `agent_*`, `mode_logits`, `trajectories` and
         `trajectory_spread` rows of the contract.
@@ -115,7 +116,7 @@ class AgentDecoder(nn.Module):
         rows, cols = self.grid.shape
         patch = rows // TOKEN_ROWS
         row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
-        around = self.neighbourhood(now, row, col)
+        around = self.neighbourhood(now, row[:now.shape[0]], col[:now.shape[0]])
         token = (torch.div(row, patch, rounding_mode='floor') * TOKEN_ROWS
                  + torch.div(col, patch, rounding_mode='floor'))
         tokens = gather_rows(state, token)

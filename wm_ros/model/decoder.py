@@ -57,7 +57,8 @@ class Decoder(nn.Module):
         Decode states (B, 7, 256, dim) with skip features (B, skip, R, R).
 
         Skip features of one scene (1, skip, R, R) serve states under several plans; what is there
-        now is then decoded once, from the first of them, and has a batch of 1.
+        now is then decoded once, from the first of them, and has a batch of 1, or is the same for
+        all where it is the first of the steps.
 
         `chosen` are the steps of the states where they are not all seven; the first has to be 0.
 
@@ -65,13 +66,23 @@ class Decoder(nn.Module):
         (B, 3, Y, X) and `observed` (B, Y, X) logits, `centre` (B, S, S) logits of agent centres on
         `centre_grid(S)` and `now` (B, C, R, R), the map that agents are read from.
         """
-        maps, x = self.steps(states, skip, chosen)
-        dense = to_output_grid(self.occupancy(x)).unflatten(0, states.shape[:2])
+        if skip.shape[0] == 1 and chosen is None:
+            raised, x = self.steps(states[:1, :1], skip, slice(0, 1))
+            now = self.dense(x, 1).expand(states.shape[0], -1, -1, -1, -1)
+            _, x = self.steps(states[:, 1:], skip, slice(1, STEPS))
+            dense = torch.cat([now, self.dense(x, HORIZON_STEPS)], 1)
+        else:
+            raised, x = self.steps(states, skip, chosen)
+            dense = self.dense(x, states.shape[1])
         return {'occupancy': dense[:, :, 0], 'flow': dense[:, :, 1:],
-                **self.current(skip, maps[:skip.shape[0], 0].permute(0, 3, 1, 2))}
+                **self.current(skip, raised[:skip.shape[0], 0].permute(0, 3, 1, 2))}
+
+    def dense(self, maps: torch.Tensor, steps: int) -> torch.Tensor:
+        """Decode maps of so many steps (B * T, C, R, R): occupancy and flow (B, T, 3, Y, X)."""
+        return to_output_grid(self.occupancy(maps)).unflatten(0, (-1, steps))
 
     def steps(self, states: torch.Tensor, skip: torch.Tensor,
-              chosen: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+              chosen: torch.Tensor | slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Spread states over the ground and add the newest frame's features, as `forward` takes them.
 

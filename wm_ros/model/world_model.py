@@ -68,12 +68,11 @@ class WorldModel(nn.Module):
             score, cells = peaks(dense['centre'])
         else:
             score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
-        now, count = dense['now'], states.shape[0]
+        count = states.shape[0]
         if skip.shape[0] == 1:
             score, cells = score.expand(count, -1), cells.expand(count, -1)
-            now = now.expand(count, -1, -1, -1)
         return {**dense, 'agent_score': score,
-                **self.agents(now, states[:, 0], score, cells, bias)}
+                **self.agents(dense['now'], states[:, 0], score, cells, bias)}
 
     def forward(self, images: torch.Tensor, lift_index: torch.Tensor, lift_weight: torch.Tensor,
                 now_from_frame: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,

@@ -19,7 +19,7 @@ from wm_ros.runtime.openvino_split import Cut, split_at
 
 #: What may follow on the way to an output: nothing that computes.
 _MOVES = ('Reshape', 'Slice', 'StridedSlice', 'Gather', 'Squeeze', 'Unsqueeze', 'Split',
-          'VariadicSplit', 'Transpose', 'Convert', 'Identity')
+          'VariadicSplit', 'Transpose', 'Convert', 'Identity', 'Concat', 'Broadcast')
 
 
 def last_resizes(model: ov.Model) -> list[ov.Node]:
