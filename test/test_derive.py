@@ -128,6 +128,10 @@ class Recorder:
     def __init__(self, backend):
         self.backend, self.inputs = backend, {}
         self.name, self.precision, self.notes = backend.name, backend.precision, []
+        self.channels_last = backend.channels_last
+
+    def begin(self, graph, inputs):
+        pass
 
     def run(self, graph, inputs):
         self.inputs[graph] = {name: value.copy() for name, value in inputs.items()}

@@ -27,6 +27,8 @@ PRESENT = [case for case in CASES if not case.absent and case.name != parity_cas
 class Replayed:
     """A backend that says what was recorded, in order, and may have a defect."""
 
+    channels_last = frozenset()
+
     def __init__(self, said, defect=lambda outputs: None):
         self._said, self._defect = iter(said), defect
         self.precision = {'encode': 'i8', 'fold': 'f32', 'rollout': 'i8+f32'}

@@ -123,6 +123,7 @@ class Tee:
     """
 
     name = 'parity'
+    channels_last: frozenset[str] = frozenset()
 
     def __init__(self, artifact: Artifact, reference: Backend, others: Mapping[str, Backend]):
         self._choices = artifact.choices
@@ -137,6 +138,9 @@ class Tee:
 
     def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
         """Nothing to load: the backends are."""
+
+    def begin(self, graph: str, inputs: Mapping[str, np.ndarray]) -> None:
+        """Begin nothing: what `run` is given is what is held against each other."""
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run all on the same inputs; return what the reference says."""
