@@ -13,7 +13,18 @@ from wm_ros.frame_predictor import FramePredictor
 from wm_ros.frames import HEIGHT, WIDTH, ViewGeometry, empty_world, lens, rays
 from wm_ros.geometry import camera_pose, project
 from wm_ros.image import model_camera
-from wm_ros.model.frames import FrameDecoder, before, drift_of, look_up, projected
+from wm_ros.model.config import PRESETS
+from wm_ros.model.decoder import to_output_grid
+from wm_ros.model.frames import (
+    FrameDecoder,
+    before,
+    drift_of,
+    look_up,
+    map_channels,
+    projected,
+    scene_maps,
+)
+from wm_ros.model.world_model import WorldModel
 from wm_ros.predictor import Scene
 from wm_ros.runtime.artifact import ArtifactError
 from wm_ros.runtime.frames import find_frames, frames_path, load_frames
@@ -148,6 +159,23 @@ def test_drift_adds_up_what_flow_says_of_each_step():
     place = torch.tensor([10.3125, 0.0, 1.0]).reshape(1, 3, 1, 1)
     assert before(place, drift[:, 1])[0, :, 0, 0].tolist() == pytest.approx([1.5625, 0, 1],
                                                                             abs=0.01)
+
+
+def test_the_scene_is_that_of_the_forecast():
+    torch.manual_seed(0)
+    model = WorldModel(PRESETS['tiny']).eval()
+    config = model.config
+    given = (torch.rand(2, 256, config.latent_dim), torch.rand(2, config.skip_channels, 80, 80),
+             torch.rand(2, 6, 3), torch.rand(2, 2), torch.ones(2, 1))
+    latent, skip, *plan = given
+    maps, drift = scene_maps(model, *given)
+    with torch.no_grad():
+        want = model.decoder(model.dynamics(latent, *plan), skip)
+    dense = maps[:, :, config.decoder_channels:config.decoder_channels + 12]
+    found = to_output_grid(dense.flatten(0, 1)).unflatten(0, (2, 6))
+    assert torch.allclose(found[:, :, 0], want['occupancy'][:, 1:], atol=1e-5)
+    assert torch.equal(maps[:, 3, -config.skip_channels:], skip)
+    assert maps.shape[2] == map_channels(config) and drift.shape == (2, 6, 2, 160, 160)
 
 
 def test_what_moves_is_looked_up_where_it_is_now():

@@ -47,10 +47,11 @@ def scene_maps(model: WorldModel, latent: torch.Tensor, skip: torch.Tensor, plan
     Drift (B, 6, 2, 2R, 2R): where what will be in a cell lies now, relative to it, metres.
     """
     states = model.dynamics(latent, plans, motion, known)
-    _, maps = model.decoder.steps(states, skip)
+    ahead = states[:, 1:]
+    _, maps = model.decoder.steps(ahead, skip, slice(1, None))
     dense = model.decoder.occupancy(maps)
-    fine = F.pixel_shuffle(dense, 2)                        # (B * 7, 3, 2R, 2R)
-    dense, maps, fine = (t.unflatten(0, states.shape[:2])[:, 1:] for t in (dense, maps, fine))
+    fine = F.pixel_shuffle(dense, 2)                        # (B * 6, 3, 2R, 2R)
+    dense, maps, fine = (t.unflatten(0, ahead.shape[:2]) for t in (dense, maps, fine))
     skips = skip[:, None].expand(-1, HORIZON_STEPS, -1, -1, -1)
     # Flow is learnt where somebody is; elsewhere the ground stays where it is.
     flow = fine[:, :, 1:] * (2.0 * torch.sigmoid(fine[:, :, :1])).clamp_max(1.0)
