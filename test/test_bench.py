@@ -111,6 +111,17 @@ def test_the_least_time_is_that_of_the_slower_of_compute_and_memory():
     assert roofline.seconds_on(work, platform) == pytest.approx((0.015, 0.05))
 
 
+def test_stages_that_run_beside_each_other_have_one_share():
+    works = {graph: counting.Work({'int8': 0, 'float': size}, {}, 0) for graph, size in
+             (('encode', 100_000_000), ('fold', 300_000_000), ('rollout', 200_000_000))}
+    precision, limits = dict.fromkeys(works, 'f32'), {'f32': 100.0, 'memory': 10.0}
+    stages = {'jpeg_decode': 2.0, 'encode': 2.0, 'fold': 4.0, 'dynamics': 4.0}  # least: 1, 3, 2 ms
+    assert roofline.shares(works, precision, limits, stages) == {
+        'encode': 0.5, 'fold': 0.75, 'dynamics': 0.5}
+    assert roofline.shares(works, precision, limits, stages, ('jpeg_decode', 'encode', 'fold')) == {
+        'encode': 0.5, 'fold': 0.5, 'dynamics': 0.5}
+
+
 def test_ceilings_are_measured_in_order(monkeypatch):
     # Of the processor on one thread: what others do on this machine is not in it.
     monkeypatch.setattr(time, 'perf_counter', time.process_time)

@@ -19,6 +19,8 @@ from wm_ros.types import WINDOW_FRAMES, EgoPlan, EgoState, PlanSource
 
 PRESETS = {'surround': 'six 1600x900 JPEG cameras', 'front': 'one 1600x900 JPEG camera'}
 TOKENS = 256
+#: Stages of a backend that folds the older frames while the newest one is decoded and encoded.
+TOGETHER = ('jpeg_decode', 'resize', 'encode', 'fold')
 #: How far apart the pictures of a set come where they do not come all at once.
 APART_S = 0.004
 
@@ -102,6 +104,7 @@ def _head(settings: Settings, artifact: Artifact, backend: Backend,
 def _counted(works: Mapping[str, counting.Work], backend: Backend, limits: Mapping[str, float],
              report: Mapping[str, Any]) -> dict[str, Any]:
     whole = counting.total(works)
+    together = TOGETHER if getattr(backend, 'overlaps', False) else ()
     return {
         'int8_weights_mb': round(whole.weight_bytes.get('int8', 0) / 1e6, 3),
         'weights_mb': {form: round(size / 1e6, 3)
@@ -114,7 +117,9 @@ def _counted(works: Mapping[str, counting.Work], backend: Backend, limits: Mappi
             'uncached_mb': round((work.moved['int8'] + 2 * work.moved['float']) / 1e6, 3)}
             for graph, work in works.items()},
         'ceilings': {name: round(value, 1) for name, value in limits.items()},
-        'roofline_share': roofline.shares(works, backend.precision, limits, report['stages_ms'])}
+        'together': list(together),
+        'roofline_share': roofline.shares(works, backend.precision, limits, report['stages_ms'],
+                                          together)}
 
 
 def _medians(times: Times) -> dict[str, float]:

@@ -7,7 +7,7 @@ publish. The latter are bounds and no forecasts: nothing reaches all of its ceil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wm_ros.bench.counting import Work
@@ -117,8 +117,17 @@ def seconds_on(work: Work, platform: Platform) -> tuple[float, float]:
 
 
 def shares(works: Mapping[str, Work], precision: Mapping[str, str],
-           ceilings: Mapping[str, float], stages_ms: Mapping[str, float]) -> dict[str, float]:
-    """Return what part of the ceilings each stage with a graph reaches: least time / measured."""
-    return {stage: round(1e3 * seconds_here(works[graph], precision[graph], ceilings)
-                         / stages_ms[stage], 3)
-            for stage, graph in GRAPH_OF_STAGE.items()}
+           ceilings: Mapping[str, float], stages_ms: Mapping[str, float],
+           together: Sequence[str] = ()) -> dict[str, float]:
+    """
+    Return what part of the ceilings each stage with a graph reaches: least time / measured.
+
+    Stages that run beside each other, `together`, have one figure in common.
+    """
+    least = {stage: 1e3 * seconds_here(works[graph], precision[graph], ceilings)
+             for stage, graph in GRAPH_OF_STAGE.items()}
+    found = {stage: least[stage] / stages_ms[stage] for stage in least}
+    of_all = [stage for stage in together if stage in least]
+    for stage in of_all:
+        found[stage] = sum(least[one] for one in of_all) / sum(stages_ms[one] for one in together)
+    return {stage: round(value, 3) for stage, value in found.items()}

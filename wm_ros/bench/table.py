@@ -63,9 +63,13 @@ def _stages(report: Mapping[str, Any]) -> str:
                      f'{graph["least_mb"]:.1f}' if graph else '',
                      f'{100 * share:.0f} %' if share is not None else ''])
     limits = ', '.join(f'{name} {value:g}' for name, value in report['ceilings'].items())
+    beside = ('' if not report.get('together') else
+              '\n\nOlder frames are folded beside decoding and encoding, half of the threads each: '
+              'the row of fold is what is left to do after them, and the share of the two graphs '
+              'is of these rows together.')
     return (markdown(['stage', 'p50 ms', 'p95 ms', 'GFLOP (of it INT8)', 'MB at least',
                       'of its ceiling'], rows)
-            + f'\n\nCeilings measured: {limits} (GOP/s by precision, GB/s).')
+            + f'{beside}\n\nCeilings measured: {limits} (GOP/s by precision, GB/s).')
 
 
 def _weights(report: Mapping[str, Any]) -> str:

@@ -115,6 +115,7 @@ class GraphBackend(ABC):
         self.notes: list[str] = []
         self.log: Callable[[str], None] = lambda text: None     # for what takes minutes
         self.throughput = False     # whether `begin` and `run` share the threads all the time
+        self.overlaps = False       # whether `begin` starts anything
         self._graphs: dict[str, LoadedGraph] = {}
 
     @abstractmethod

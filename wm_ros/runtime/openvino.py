@@ -65,6 +65,7 @@ class OpenVinoBackend(GraphBackend):
                              self.threads - (0 if whole else beside), beside)
         opened = _Graph(settings, graph, artifact, sizes, self.channels_last)
         give_back_memory()
+        self.overlaps |= opened.begins
         return opened
 
     def begin(self, graph: str, inputs: Mapping[str, np.ndarray]) -> None:
@@ -189,6 +190,11 @@ class _Graph(LoadedGraph):
             raise BackendError(f'{name}: {shape}, want {array.shape}')
         request.set_tensor(name, ov.Tensor(array, shared_memory=True))
 
+    @property
+    def begins(self) -> bool:
+        """Whether there is anything to begin, and threads for it."""
+        return self._aside is not None and self._ahead > 0
+
     def begin(self, inputs: Mapping[str, np.ndarray]) -> None:
         """
         Run the first steps in another thread, from the values that the inputs have now.
@@ -196,8 +202,8 @@ class _Graph(LoadedGraph):
         Nothing begins where maps would have to be copied first.
         """
         self._wait()
-        if self._aside is None or not self._ahead or not all(
-                channels_last(inputs[name]).flags.c_contiguous for name in self._last):
+        if not self.begins or not all(channels_last(inputs[name]).flags.c_contiguous
+                                      for name in self._last):
             return
         given = self._taken(inputs)
         # Small ones are copied: the caller may go on with its arrays.
