@@ -8,7 +8,6 @@ and no forecast depends on it. Not thread safe; one worker owns a predictor.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from wm_ros.association import Associator
 from wm_ros.camera_input import CameraInput
 from wm_ros.ego import MAX_PLAN_M, MAX_SPEED_MPS, constant_turn_rate_plan, extrapolate
 from wm_ros.footprints import DRAWN_FROM
-from wm_ros.geometry import relative_pose
+from wm_ros.ring import Entry, FeatureRing, WindowInputs
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
 from wm_ros.types import (
@@ -39,13 +38,11 @@ from wm_ros.types import (
     FrameSet,
     WindowInfo,
 )
-from wm_ros.window import SLOT_NS, held_to_range, skipped_between
+from wm_ros.window import skipped_between
 
 NS = 1_000_000_000
 #: Odometry that far from the frame's stamp says nothing about it.
 MAX_EGO_AGE_NS = NS // 5
-#: Periods that a mean is taken over at least.
-MIN_PERIODS = 8
 
 
 @dataclass(frozen=True)
@@ -86,16 +83,6 @@ class EncodeInfo:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One place in the window; without `present` it is masked."""
-
-    stamp_ns: int
-    present: bool
-    partial: bool = False
-    ego: EgoState | None = None
-
-
-@dataclass(frozen=True)
 class Scene:
     """
     What the newest forecast was made from, for what is drawn from it later.
@@ -116,16 +103,6 @@ class Scene:
 _Parsed = tuple[dec.AgentTable, dec.Layers, tuple[str, ...]]
 
 
-class _WindowInputs:
-    """What the fold takes beside the maps; see `runtime.contract`."""
-
-    def __init__(self) -> None:
-        self.now_from_frame = np.zeros((WINDOW_FRAMES, 3), dtype=np.float32)
-        self.age_s = np.zeros(WINDOW_FRAMES, dtype=np.float32)
-        self.frame_mask = np.zeros(WINDOW_FRAMES, dtype=np.float32)
-        self.odometry_mask = np.zeros(1, dtype=np.float32)
-
-
 class Predictor:
     """
     Forecasts for one rig with one artifact on one loaded backend.
@@ -142,13 +119,9 @@ class Predictor:
         self._settings = settings or PredictorSettings()
         self._backend = backend
         self._clock = clock_ns
-        channels, *cells = artifact.specs['encode'].outputs[0].shape
-        # Every frame is written twice, 16 places apart, so that the last 16 are always one block.
-        self._memory = (
-            np.moveaxis(np.zeros((2 * WINDOW_FRAMES, *cells, channels), np.float32), -1, 1)
-            if 'memory' in backend.channels_last
-            else np.zeros((2 * WINDOW_FRAMES, channels, *cells), np.float32))
-        self._window, self._coming = _WindowInputs(), _WindowInputs()
+        self._ring = FeatureRing(artifact.specs['encode'].outputs[0].shape,
+                                 'memory' in backend.channels_last)
+        self._window, self._coming = WindowInputs(), WindowInputs()
         self._odometry_mask = self._window.odometry_mask
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
@@ -187,9 +160,7 @@ class Predictor:
     def reset(self, reason: str) -> None:
         """Drop the window and the tracks; `reason` is told by the next `EncodeInfo`."""
         self._problems: tuple[str, ...] = ()
-        self._entries: deque[_Entry] = deque(maxlen=WINDOW_FRAMES)
-        self._head = 0
-        self._memory[:] = 0
+        self._ring.clear()
         self._cameras.reset()
         self._encoded: dict[str, np.ndarray] | None = None
         self._latent: np.ndarray | None = None
@@ -225,10 +196,10 @@ class Predictor:
         stamp that is not newer than the last one, or a gap of a whole window, begins it anew.
         """
         skipped = self._step_to(frame_set)
-        last_ns = self._entries[-1].stamp_ns if self._entries else frame_set.stamp_ns
+        last_ns = self._ring.entries[-1].stamp_ns if self._ring.entries else frame_set.stamp_ns
         for i in range(1, skipped + 1):
             step_ns = (frame_set.stamp_ns - last_ns) * i // (skipped + 1)
-            self._append(_Entry(last_ns + step_ns, present=False), None)
+            self._ring.append(Entry(last_ns + step_ns, present=False), None)
         ego = _at_stamp(ego, frame_set.stamp_ns)
         self._begin_fold(frame_set.stamp_ns, ego)
         self._begun = None
@@ -241,9 +212,9 @@ class Predictor:
         self._latent = None
         self._encoded = self._run_encode(index, weight) if any(available) else None
         encoded = self._clock()
-        self._append(_Entry(frame_set.stamp_ns, self._encoded is not None, not all(available),
-                            ego),
-                     self._encoded['memory'] if self._encoded else None)
+        self._ring.append(
+            Entry(frame_set.stamp_ns, self._encoded is not None, not all(available), ego),
+            self._encoded['memory'] if self._encoded else None)
         self._encode_ms = {**stages, 'lift': (lifted - start) / 1e6,
                            'encode': (encoded - lifted) / 1e6}
         reason, self._reset_reason = self._reset_reason, ''
@@ -252,14 +223,14 @@ class Predictor:
 
     def _step_to(self, frame_set: FrameSet) -> int:
         """Return how many periods to mask before a set; begin anew where it cannot follow."""
-        if not self._entries:
+        if not self._ring.entries:
             return 0
-        last_ns = self._entries[-1].stamp_ns
+        last_ns = self._ring.entries[-1].stamp_ns
         interval = frame_set.stamp_ns - last_ns
         if interval <= 0:
             self.reset(f'stamp {frame_set.stamp_ns} after {last_ns}')
             return 0
-        skipped = max(frame_set.skipped, skipped_between(interval, self._period_ns()))
+        skipped = max(frame_set.skipped, skipped_between(interval, self._ring.period_ns()))
         if skipped >= WINDOW_FRAMES:
             self.reset(f'gap of {interval / NS:.1f} s')
             return 0
@@ -274,12 +245,6 @@ class Predictor:
             self._problems += (f'encode: {err}',)
             return None
         return outputs
-
-    def _append(self, entry: _Entry, memory: np.ndarray | None) -> None:
-        for place in (self._head, self._head + WINDOW_FRAMES):
-            self._memory[place] = 0 if memory is None else memory
-        self._head = (self._head + 1) % WINDOW_FRAMES
-        self._entries.append(entry)
 
     # --- forecast -------------------------------------------------------------------------------
 
@@ -308,12 +273,12 @@ class Predictor:
         """Return what the newest forecast was made from; None where odometry or model lacked."""
         if self._latent is None or self._encoded is None or not self._odometry_mask[0]:
             return None
-        return Scene(self._entries[-1].stamp_ns, self._cameras.images, self._cameras.available,
+        return Scene(self._ring.entries[-1].stamp_ns, self._cameras.images, self._cameras.available,
                      self._latent, self._encoded['skip'], self._ego_motion)
 
     def _forecasts(self, plans: list[EgoPlan | None], remember: bool,
                    following: tuple[FrameSet, EgoState | None] | None = None) -> list[Forecast]:
-        if not self._entries:
+        if not self._ring.entries:
             raise ValueError('forecast: the window holds 0 sets, want at least 1')
         window, ego, reasons = self._judge()
         taken = [self._plan(plan, ego) for plan in plans]
@@ -342,7 +307,7 @@ class Predictor:
 
     def _judge(self) -> tuple[WindowInfo, EgoState | None, tuple[str, ...]]:
         """Describe the window and say what keeps a forecast from being valid."""
-        settings, entries = self.settings, list(self._entries)
+        settings, entries = self.settings, list(self._ring.entries)
         used = [entry for entry in entries if entry.present]
         places = [i for i, entry in enumerate(entries) if entry.present]
         steps = [b - a for a, b in pairwise(places)]
@@ -350,7 +315,7 @@ class Predictor:
         window = WindowInfo(
             frames_used=len(used), frames_missing=WINDOW_FRAMES - len(used),
             frames_partial=sum(entry.partial for entry in used),
-            max_gap_periods=float(max(steps, default=0)), period_ns=self._period_ns(),
+            max_gap_periods=float(max(steps, default=0)), period_ns=self._ring.period_ns(),
             span_ns=entries[-1].stamp_ns - entries[0].stamp_ns, odometry=odometry,
             cameras=dict(self._cameras.states))
         reasons = []
@@ -380,49 +345,28 @@ class Predictor:
             return 0.0
         start = self._clock()
         self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
-        self._latent = self._backend.run('fold', self._fold_inputs(
-            self._window, list(self._entries), self._head, odometry, ego))['latent']
+        self._latent = self._backend.run('fold', self._ring.fold_inputs(
+            self._window, list(self._ring.entries), odometry, ego))['latent']
         return (self._clock() - start) / 1e6
 
     def _begin_following(self, frame_set: FrameSet, ego: EgoState | None) -> None:
         """Let the backend start on the window of a set to come, if it follows this one at once."""
-        interval = frame_set.stamp_ns - self._entries[-1].stamp_ns
+        interval = frame_set.stamp_ns - self._ring.entries[-1].stamp_ns
         if (interval > 0 and frame_set.skipped == 0
-                and skipped_between(interval, self._period_ns()) == 0):
+                and skipped_between(interval, self._ring.period_ns()) == 0):
             self._begin_fold(frame_set.stamp_ns, _at_stamp(ego, frame_set.stamp_ns))
 
     def _begin_fold(self, stamp_ns: int, ego: EgoState | None) -> None:
         """Let the backend start on a fold, as it will be if the set of that stamp is encoded."""
         what = (stamp_ns, None if ego is None else (*ego.odom_from_base, ego.speed_mps))
-        entries = [*self._entries, _Entry(stamp_ns, present=True, ego=ego)][-WINDOW_FRAMES:]
+        entries = self._ring.with_next(Entry(stamp_ns, present=True, ego=ego))
         used = [entry for entry in entries if entry.present]
         if what == self._begun or len(used) < self.settings.min_frames:
             return
         self._begun = what
         odometry = _odometry_holds(used)
-        self._backend.begin('fold', self._fold_inputs(
-            self._coming, entries, (self._head + 1) % WINDOW_FRAMES, odometry,
-            ego if odometry else None))
-
-    def _fold_inputs(self, into: _WindowInputs, entries: list[_Entry], head: int, odometry: bool,
-                     ego: EgoState | None) -> dict[str, np.ndarray]:
-        """Return what the fold takes of a window whose oldest place in the ring is `head`."""
-        newest, period = entries[-1], self._period_ns()
-        first = WINDOW_FRAMES - len(entries)
-        for i in range(first):  # places that were never filled: as if the rate had held before
-            into.age_s[i] = (newest.stamp_ns - entries[0].stamp_ns + (first - i) * period) / NS
-        into.frame_mask[:first] = 0
-        into.now_from_frame[:] = 0
-        for i, entry in enumerate(entries, first):
-            into.age_s[i] = (newest.stamp_ns - entry.stamp_ns) / NS
-            into.frame_mask[i] = entry.present
-            if odometry and entry.present:
-                into.now_from_frame[i] = relative_pose(ego.odom_from_base,
-                                                       entry.ego.odom_from_base)
-        into.odometry_mask[0] = odometry
-        return {'memory': self._memory[head:head + WINDOW_FRAMES],
-                'now_from_frame': into.now_from_frame, 'age_s': into.age_s,
-                'frame_mask': into.frame_mask, 'odometry_mask': into.odometry_mask}
+        self._backend.begin('fold', self._ring.fold_inputs(
+            self._coming, entries, odometry, ego if odometry else None))
 
     def _rollout(self, plans: list[EgoPlan]) -> tuple[dict[str, np.ndarray], float]:
         start = self._clock()
@@ -466,8 +410,9 @@ class Predictor:
     def _identify(self, agents: dec.AgentTable, ego: EgoState | None,
                   remember: bool) -> list[bytes]:
         identify = self._associator.update if remember else self._associator.match
-        return identify(self._entries[-1].stamp_ns, None if ego is None else ego.odom_from_base,
-                        agents.pose[:, :2], agents.velocity_mps, agents.class_probabilities)
+        return identify(self._ring.entries[-1].stamp_ns,
+                        None if ego is None else ego.odom_from_base, agents.pose[:, :2],
+                        agents.velocity_mps, agents.class_probabilities)
 
     def _result(self, window: WindowInfo, ego: EgoState | None, plan: EgoPlan,
                 reasons: tuple[str, ...], agents: dec.AgentTable, ids: list[bytes],
@@ -478,24 +423,10 @@ class Predictor:
             agents.size_m[i], agents.trajectories_m[i], agents.mode_probabilities[i],
             agents.covariances_m2[i]) for i, track_id in enumerate(ids))
         return Forecast(
-            self._entries[-1].stamp_ns, not reasons, reasons, window, plan,
+            self._ring.entries[-1].stamp_ns, not reasons, reasons, window, plan,
             None if ego is None else ego.odom_from_base, rows, layers.occupancy_agents,
             layers.occupancy_static, layers.flow, layers.road, self.artifact.hash,
             dict(self._backend.precision), stages_ms)
-
-    def _period_ns(self) -> int:
-        """
-        Return the mean period in the window; masked places count as one period each.
-
-        The mean, because one set a slot of a fast camera comes at uneven steps; 100 ms while
-        there are too few for one.
-        """
-        used = [(i, entry.stamp_ns) for i, entry in enumerate(self._entries) if entry.present]
-        places = used[-1][0] - used[0][0] if used else 0
-        if places < MIN_PERIODS:
-            return SLOT_NS
-        return held_to_range((used[-1][1] - used[0][1]) // places)
-
 
 def _at_stamp(ego: EgoState | None, stamp_ns: int) -> EgoState | None:
     """Return the ego state at the stamp, None where it is not finite or too far from it."""
@@ -507,7 +438,7 @@ def _at_stamp(ego: EgoState | None, stamp_ns: int) -> EgoState | None:
                        stamp_ns)
 
 
-def _odometry_holds(used: list[_Entry]) -> bool:
+def _odometry_holds(used: list[Entry]) -> bool:
     """Tell whether every set has its pose and no step between two is faster than anything."""
     if not used or any(entry.ego is None for entry in used):
         return False
