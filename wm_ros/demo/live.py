@@ -232,7 +232,7 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         line('node', f'started in {summary["node_start_s"]:.1f} s, ended in '
              f'{summary["node_exit_s"]:.1f} s, peak memory '
              f'{summary["node_peak_memory_mb"] or float("nan"):.0f} MB, waited '
-             f'{summary["node_waited_s"]:.1f} s for a processor'),
+             f'{summary["node_waited_s"]:.1f} s for a CPU'),
         line('model', f'{summary["model_hash"][:12]}, ' + ', '.join(
             f'{stage} {form}' for stage, form in sorted(summary['precision'].items())))]
     if table:
