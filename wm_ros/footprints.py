@@ -32,7 +32,7 @@ SURE_FROM = 0.5
 MAX_FLOW_M = 60.0
 #: Boxes are drawn in square windows of these many cells, each in the least that holds it; the
 #: last holds any.
-_WINDOWS = (6, 10, 16, 24, 40, 80)
+_WINDOWS = (8, 16, 32, 80)
 _STEPS = HORIZON_STEPS + 1
 
 
@@ -85,7 +85,7 @@ def footprints(agents: AgentTable) -> Footprints:
     """
     drawn = np.flatnonzero(agents.score >= DRAWN_FROM)
     if not len(drawn):
-        return Footprints(np.zeros(0, np.int32), np.zeros(0, np.float32),
+        return Footprints(np.zeros(0, np.intp), np.zeros(0, np.float32),
                           np.zeros((0, 2), np.float32))
     place, covariance = _places(agents, drawn)                       # (A, T + 1, 2), (.., 3)
     before = place[:, :1] - np.float32(TIME_STEP_S) * agents.velocity_mps[drawn, None]
@@ -151,16 +151,15 @@ def _draw(place: np.ndarray, direction: np.ndarray, half: np.ndarray,
     slope = np.float32(grid.cell_m / 2) / fade                             # of probability, a cell
     at_edge = half / (2 * fade) + np.float32(0.5)
     most = np.minimum(half / fade, np.float32(1))
-    step = np.arange(len(place), dtype=np.int32) % _STEPS
+    step = np.arange(len(place)) % _STEPS
     parts = []
     for i, side in enumerate(_WINDOWS):
         box = np.flatnonzero(window == i)
         if not len(box):
             continue
-        offset = np.arange(side, dtype=np.int32)
-        middle = np.float32((side - 1) / 2)
-        col = np.rint(u[box] - middle).astype(np.int32)[:, None] + offset  # (b, S)
-        row = np.rint(v[box] - middle).astype(np.int32)[:, None] + offset
+        offset = np.arange(side, dtype=np.float32)
+        col = np.rint(u[box] - (side - 1) / 2)[:, None] + offset            # (b, S)
+        row = np.rint(v[box] - (side - 1) / 2)[:, None] + offset
         dx, dy, c, s = col - u[box, None], row - v[box, None], cos[box, None], sin[box, None]
         inside = []
         for axis, (by_col, by_row) in enumerate(((c * dx, s * dy), (-s * dx, c * dy))):
@@ -168,13 +167,13 @@ def _draw(place: np.ndarray, direction: np.ndarray, half: np.ndarray,
             off = np.abs((a * by_col)[:, None] + (a * by_row)[:, :, None])  # (b, rows, cols)
             np.subtract(at_edge[box, axis, None, None], off, out=off)
             inside.append(np.clip(off, 0, most[box, axis, None, None], out=off))
-        share = inside[0] * inside[1]
-        there = share > 0
-        there &= ((col >= 0) & (col < grid.cols))[:, None]
-        there &= ((row >= 0) & (row < grid.rows))[:, :, None]
-        cell = ((step[box, None] * grid.rows + row) * grid.cols)[:, :, None] + col[:, None]
-        parts.append((cell[there], share[there],
-                      np.broadcast_to(box[:, None, None], there.shape)[there]))
+        inside[0] *= ((col >= 0) & (col < grid.cols))[:, None]
+        inside[1] *= ((row >= 0) & (row < grid.rows))[:, :, None]
+        share = (inside[0] * inside[1]).reshape(-1)
+        there = np.flatnonzero(share)
+        corner = (step[box, None] * grid.rows + row.astype(np.intp)) * grid.cols
+        cell = corner[:, :, None] + col.astype(np.intp)[:, None]
+        parts.append((cell.reshape(-1)[there], share[there], box[there // side ** 2]))
     if not parts:
-        return np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        return np.zeros(0, np.intp), np.zeros(0, np.float32), np.zeros(0, np.intp)
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
