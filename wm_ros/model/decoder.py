@@ -89,7 +89,10 @@ class Decoder(nn.Module):
         Returns the raised states (B, T, R, R, C) and the maps of the steps (B * T, C, R, R).
         """
         maps = self.raised(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-        bias = self.step_bias if chosen is None else self.step_bias[chosen]
+        # Something of the input is added, or the exporter would cut the parameter into constants
+        # without its name, by which an artifact's weights are read back.
+        whole = self.step_bias + states[0, 0, 0, 0] * 0.0
+        bias = whole if chosen is None else whole[chosen]
         still = self.skip(skip).permute(0, 2, 3, 1)         # (B, C, R, R) -> (B, R, R, C)
         x = F.relu(maps + still[:, None] + bias[:, None, None])
         x = x.flatten(0, 1).permute(0, 3, 1, 2)             # (B, 7, R, R, C) -> (B*7, C, R, R)

@@ -112,6 +112,18 @@ class FrameDecoder(nn.Module):
         `maps` (M, C, R, R) and `drift` (M, 2, S, S) are of each view's step, `pose` (M, 3) its
         planned x, y, yaw; `view` holds `step`, `rays`, `origin`, `lens` and `sources`.
         """
+        picture, moved, _ = self.draw(maps, drift, pose, view)
+        return picture.permute(0, 2, 3, 1), moved.permute(0, 2, 3, 1)
+
+    def draw(self, maps: torch.Tensor, drift: torch.Tensor, pose: torch.Tensor,
+             view: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Return what `forward` does, channels first, and beside it a sketch (M, 3, 40, 100).
+
+        In the sketch the colours at all distances are mixed by how likely each is. A colour looked
+        up at one distance only tells which way is a little better; the sketch tells which of all
+        distances has the right one, and that is what distances are learnt by.
+        """
         rays, origin = view['rays'].permute(0, 3, 1, 2), view['origin'][:, :, None, None]
         sources = view['sources'].permute(0, 1, 4, 2, 3).float() / 255.0    # (M, S, 3, H, W)
         ground = inverse_ground(rays, origin)               # 1/m, (M, 1, 80, 200)
@@ -119,9 +131,11 @@ class FrameDecoder(nn.Module):
         place = along(rays, origin, pose, ground)
         moved, moved_there = look_up(sources, view['lens'], place)
         moved = torch.where(moved_there, moved, newest)
-        features = self.features(maps, drift, pose, view, sources, newest, moved)
+        features, colours, there = self.features(maps, drift, pose, view, sources, newest, moved)
         # How far away what each pixel shows is: the mean of inverse distances, never under ground.
         share = torch.softmax(F.pixel_shuffle(self.distance(features), 2).float(), 1)
+        likely = F.avg_pool2d(share, 2)[:, :, None]
+        sketch = (likely * torch.where(there, colours, F.avg_pool2d(newest, 2)[:, None])).sum(1)
         inverse = torch.maximum(share.new_tensor([1 / r for r in RANGES_M])[:, None, None], ground)
         place = along(rays, origin, pose, (share * inverse).sum(1, keepdim=True))
         found, found_there = look_up(sources, view['lens'], before(place, drift))
@@ -132,13 +146,16 @@ class FrameDecoder(nn.Module):
                                        guesses.flatten(1, 2), known], 1)).float()
         always = torch.zeros_like(weight[:, :1])
         weight = torch.softmax(weight + torch.cat([always, NEVER * (1 - known), always], 1), 1)
-        picture = (guesses * weight[:, :, None]).sum(1)
-        return picture.permute(0, 2, 3, 1), moved.permute(0, 2, 3, 1)
+        return (guesses * weight[:, :, None]).sum(1), moved, sketch
 
     def features(self, maps: torch.Tensor, drift: torch.Tensor, pose: torch.Tensor,
                  view: dict[str, torch.Tensor], sources: torch.Tensor, newest: torch.Tensor,
-                 moved: torch.Tensor) -> torch.Tensor:
-        """Return what is known along the rays of every second pixel: (M, width, 40, 100)."""
+                 moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Return what is known along the rays of every second pixel: (M, width, 40, 100).
+
+        Beside it the colours (M, D, 3, 40, 100) that lie there now, and which are known.
+        """
         rays = F.avg_pool2d(view['rays'].permute(0, 3, 1, 2), 2)
         origin = view['origin'][:, :, None, None]
         ground = inverse_ground(rays, origin)
@@ -161,7 +178,8 @@ class FrameDecoder(nn.Module):
         deep = F.interpolate(self.deep_up(self.deep(down)), size=down.shape[2:], mode='nearest')
         middle = F.interpolate(self.down_up(self.middle(down + deep)), scale_factor=2.0,
                                mode='nearest')
-        return self.out(fine + middle)
+        return self.out(fine + middle), *(t.unflatten(2, (len(RANGES_M), rows)).transpose(1, 2)
+                                          for t in (colour, there))
 
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:

@@ -51,25 +51,21 @@ class FramesTrainer(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the named losses of a batch of scenes (B) with V views each."""
-        picture, _ = self.pictures(batch)
-        target = batch['target'].flatten(0, 1).float() / 255.0
-        return {'difference': (picture - target).abs().mean(),
-                'structure': STRUCTURE * (1.0 - similarity(picture, target).mean())}
-
-    def pictures(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return predicted and moved pictures (B * V, 80, 200, 3) of a batch of scenes."""
         view = {key: value.flatten(0, 1) for key, value in batch.items()}
-        return self.frames(view['maps'].float(), view['drift'].float(), view['pose'], view)
+        picture, _, sketch = self.frames.draw(view['maps'].float(), view['drift'].float(),
+                                              view['pose'], view)
+        target = view['target'].permute(0, 3, 1, 2).float() / 255.0
+        return {'difference': (picture - target).abs().mean(),
+                'structure': STRUCTURE * (1.0 - similarity(picture, target).mean()),
+                'sketch': (sketch - F.avg_pool2d(target, 2)).abs().mean()}
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor, window: int = 3) -> torch.Tensor:
     """
-    Return the structural similarity of pictures (M, H, W, 3) of values 0-1, a value a window.
+    Return the structural similarity of pictures (M, 3, H, W) of values 0-1, a value a window.
 
     Wang et al. 2004, with plain windows; `wm_ros.evaluate.pictures` has the Gaussian ones.
     """
-    a, b = (t.permute(0, 3, 1, 2) for t in (a, b))
-
     def mean(t: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(t, window, 1)
 
