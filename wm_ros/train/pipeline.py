@@ -58,8 +58,9 @@ def begin(folder: Path, settings: Settings, world: World, stage: str) -> None:
         stages = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**stages, stage: asdict(settings)}, indent=1) + '\n')
         for name in ('frames', 'drives') if settings.clips else ():
-            if not (folder / name).exists():
-                (folder / name).symlink_to((Path(settings.clips) / name).resolve())
+            shared = (Path(settings.clips) / name).resolve()
+            if shared.exists() and not (folder / name).exists():
+                (folder / name).symlink_to(shared)
     world.wait()
     torch.manual_seed(settings.seed + world.rank)
     torch.set_float32_matmul_precision('high')
