@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from wm_ros.choices import Choices  # noqa: E402
 from wm_ros.export.lint import SOURCES, LintError, check_graph, lint  # noqa: E402
+from wm_ros.model.config import ModelConfig  # noqa: E402
 from wm_ros.runtime.artifact import load_artifact  # noqa: E402
 from wm_ros.runtime.contract import GRAPHS  # noqa: E402
 from wm_ros.share import share_path  # noqa: E402
@@ -287,7 +288,7 @@ def test_export_writes_no_manifest_over_a_finding(tmp_path, monkeypatch):
         onnx.save(model.proto(), folder / 'encode.onnx')
         return {'encode': None}
     calibrated = artifact.Quantizer()
-    calibrated.active = True
+    calibrated.active, calibrated.config = True, ModelConfig()
     monkeypatch.setattr(artifact, 'export_graphs', export)
     with pytest.raises(LintError, match='encode: .*\n  zero-point: /w_dq: kernel_zero: 1, want 0'):
         artifact.write_artifact(calibrated, tmp_path, Choices(), {})

@@ -45,11 +45,13 @@ class AgentTolerance:
 
 
 #: By the coarsest precision of what a graph multiplies: about three times what a right kernel was
-#: seen to do. One wrong channel of 32 is a mean error of 0.03 spreads and a 99.9th percentile
-#: near 1. f16 and bf16 keep 11 and 8 bits of each number.
-TOLERANCES = {'f32': {'encode': Tolerance(0.015, 0.4), 'fold': Tolerance(1e-5, 1e-4),
+#: seen to do. f16 and bf16 keep 11 and 8 bits of each number. Maps: ground that no camera sees is
+#: one constant a channel, and where that lies on the edge between two INT8 steps, a bias rounded to
+#: int32, as ONNX Runtime keeps it, moves all of that ground by a step: 0.035 spreads in the mean
+#: with one camera. One wrong channel of 32 is a 99.9th percentile near 1.
+TOLERANCES = {'f32': {'encode': Tolerance(0.05, 0.4), 'fold': Tolerance(1e-5, 1e-4),
                       'rollout': Tolerance(0.004, 0.08)},
-              'f16': {'encode': Tolerance(0.03, 0.6), 'fold': Tolerance(0.004, 0.03),
+              'f16': {'encode': Tolerance(0.05, 0.6), 'fold': Tolerance(0.004, 0.03),
                       'rollout': Tolerance(0.01, 0.12)},
               'bf16': {'encode': Tolerance(0.08, 0.8), 'fold': Tolerance(0.006, 0.05),
                        'rollout': Tolerance(0.03, 0.25)}}

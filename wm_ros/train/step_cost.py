@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     costs = step_costs(given.folder, given.preset, given.batch, tuple(given.frames), given.rounds)
     for name, seconds in costs.items():
-        print(f'{name:<28}{seconds:8.2f} s')
+        print(f'{name:<28}{seconds:8.3g} s')
 
 
 if __name__ == '__main__':
