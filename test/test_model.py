@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='the model is for training; the node runs without')
 
 from wm_ros.geometry import relative_pose, transform_points  # noqa: E402
-from wm_ros.model.agents import peaks  # noqa: E402
+from wm_ros.model.agents import NEAR_M, peaks, relative_plan  # noqa: E402
 from wm_ros.model.bottleneck import warp  # noqa: E402
 from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.dynamics import SparseAttention  # noqa: E402
@@ -120,6 +120,51 @@ def test_the_plan_changes_the_forecast_only_with_odometry(model):
                                   model.rollout(latent, skip, go, motion, known)['occupancy'])
         assert torch.equal(model.rollout(latent, skip, stop, motion, known * 0)['occupancy'],
                            model.rollout(latent, skip, go, motion, known * 0)['occupancy'])
+
+
+def test_an_agent_sees_the_plan_along_and_across_its_own_heading():
+    """One 20 m behind drives at 10 m/s; one on the left faces right: the ego stops, or goes on."""
+    stop, go = torch.zeros(1, 6, 3), torch.zeros(1, 6, 3)
+    time_s = torch.arange(1, 7) * 0.5
+    go[..., 0] = 10.0 * time_s
+    position = torch.tensor([[[-20.0, 0.0], [0.0, 8.0]]])
+    ahead = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]])                # sin, cos: along x, along -y
+    velocity = torch.tensor([[[10.0, 0.0], [0.0, 0.0]]])
+
+    def seen(plans):
+        squeezed = relative_plan(plans, position, ahead, velocity, time_s)
+        offsets = NEAR_M * squeezed / (1 - squeezed.abs())
+        return offsets.reshape(2, 2, 6, 2).numpy()
+
+    stops, goes = seen(stop), seen(go)
+    np.testing.assert_allclose(stops[0, 0], [[20, 0]] * 6, atol=1e-4)
+    np.testing.assert_allclose(stops[0, 1, :, 0], [15, 10, 5, 0, -5, -10], atol=1e-4)
+    np.testing.assert_allclose(goes[0, 1], [[20, 0]] * 6, atol=1e-3)
+    np.testing.assert_allclose(stops[1], [[[8, 0]] * 6] * 2, atol=1e-4)
+    np.testing.assert_allclose(goes[1, 0, :, 1], [5, 10, 15, 20, 25, 30], atol=1e-3)
+
+
+def test_agents_see_the_plan_only_where_it_is_known(model):
+    """The scene's tokens kept the same: what differs then came through the agents' queries."""
+    random = torch.Generator().manual_seed(3)
+    agents = model.agents
+    with torch.no_grad():
+        agents.from_plan[-1].weight.normal_(std=0.5, generator=random)
+        state = torch.rand(1, 256, model.config.dim, generator=random)
+        now = torch.rand(1, model.decoder.now_channels, 80, 80, generator=random)
+        cell = torch.arange(0, 320 * 320, 5000)[None]
+        plans = torch.cat([10 * torch.rand(1, 6, 3, generator=random), torch.zeros(1, 6, 3)])
+
+        def decode(plan, known):
+            return agents(now, state, torch.ones(cell.shape), cell, None,
+                          (plan[None], torch.full((1, 1), known)))
+
+        one, other = decode(plans[0], 1.0), decode(plans[1], 1.0)
+        assert torch.equal(one['agent_box'], other['agent_box'])     # what is there now
+        assert (one['trajectories'] - other['trajectories']).abs().amax() > 0.01
+        one, other = decode(plans[0], 0.0), decode(plans[1], 0.0)
+        assert torch.equal(one['trajectories'], other['trajectories'])
+        agents.from_plan[-1].weight.zero_()
 
 
 def test_peaks_are_local_maxima_highest_first():

@@ -165,6 +165,20 @@ def test_what_a_teacher_has_beside_learns_from_the_first_step():
         assert layer.out.weight.grad.abs().sum() > 0
 
 
+def test_a_model_whose_agents_saw_no_plan_begins_the_same_and_learns_to_see_it():
+    torch.manual_seed(0)
+    blind = stirred(WorldModel(replace(PRESETS['tiny'], plan_in_agents=False)))
+    fold_batch_norms(blind)
+    model = grown(blind, PRESETS['tiny'])
+    motion = scene()[1]
+    skip = torch.rand(1, blind.config.skip_channels, 80, 80)
+    outputs = [each.rollout(each.fold(**window(each)), skip, *motion) for each in (blind, model)]
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+    outputs[1]['trajectories'].square().mean().backward()
+    assert model.agents.from_plan[-1].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize('small', ['base', 'small', 'tiny'])
 def test_every_student_that_ships_has_a_teacher_to_grow_into(small):
     large = {'base': 'teacher', 'small': 'teacher-small', 'tiny': 'teacher-tiny'}[small]

@@ -19,6 +19,8 @@ from wm_ros.types import (
 
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
+#: Offsets of the ego plan from an agent are read on a scale that is finest within these metres.
+NEAR_M = 10.0
 
 
 def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +79,7 @@ class AgentDecoder(nn.Module):
     """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
 
     def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int,
-                 centre_cells: int):
+                 centre_cells: int, sees_plan: bool):
         super().__init__()
         self.centre_cells, self.grid = centre_cells, centre_grid(FEATURE_GRID.rows * centre_cells)
         self.from_map = nn.Linear(9 * now_channels, agent_dim)
@@ -91,6 +93,12 @@ class AgentDecoder(nn.Module):
                           nn.Linear(2 * agent_dim, agent_dim)) for _ in range(layers))
         self.box = nn.Sequential(nn.Linear(agent_dim, agent_dim), nn.ReLU(),
                                  nn.Linear(agent_dim, 9 + 5 + len(AGENT_CLASSES)))
+        # Begins as nothing, so that a model that did without can be trained on.
+        self.from_plan = nn.Sequential(nn.Linear(4 * HORIZON_STEPS + 1, agent_dim), nn.ReLU(),
+                                       nn.Linear(agent_dim, agent_dim)) if sees_plan else None
+        if self.from_plan is not None:
+            nn.init.zeros_(self.from_plan[-1].weight)
+            nn.init.zeros_(self.from_plan[-1].bias)
         self.mode_query = nn.Parameter(torch.randn(MODES, agent_dim) * 0.5)
         self.mode = nn.Sequential(nn.Linear(agent_dim, 2 * agent_dim), nn.ReLU(),
                                   nn.Linear(2 * agent_dim, 1 + HORIZON_STEPS * 5))
@@ -104,14 +112,16 @@ class AgentDecoder(nn.Module):
         self.register_buffer('time_s', time, persistent=False)
 
     def forward(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
-                cell: torch.Tensor, bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+                cell: torch.Tensor, bias: torch.Tensor | None = None,
+                ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """
         Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
         A map (1, C, R, R) serves several rows of the same cells: plans over one scene.
         Cells are flat indices of the centre grid. `score` (B, A) is the centre probability, `bias`
-        (B, 1, 1, A) masks padding. Returns the `agent_*`, `mode_logits`, `trajectories` and
-        `trajectory_spread` rows of the contract.
+        (B, 1, 1, A) masks padding. `ego` are the plans (B, 6, 3) and whether they hold (B, 1), as
+        `WorldModel.rollout` takes them; where time plays no part they are left out. Returns the
+        `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
         """
         rows, cols = self.grid.shape
         patch = rows // TOKEN_ROWS
@@ -129,7 +139,7 @@ class AgentDecoder(nn.Module):
             query = scene(query, state)
             query = others(query, query, bias)
             query = query + mlp(query)
-        return self.heads(query, place)
+        return self.heads(query, place, ego)
 
     def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
                       col: torch.Tensor) -> torch.Tensor:
@@ -145,19 +155,27 @@ class AgentDecoder(nn.Module):
                   + torch.div(col, self.centre_cells, rounding_mode='floor'))
         return torch.cat([gather_rows(padded, corner + offset) for offset in offsets], -1)
 
-    def heads(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:
+    def heads(self, query: torch.Tensor, place: torch.Tensor,
+              ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Read boxes and modes from queries (B, A, D) at places (B, A, 2) in metres."""
         box, log_sigma, label = self.box(query).float().split([9, 5, len(AGENT_CLASSES)], -1)
         position = place + box[..., :2] * FEATURE_GRID.cell_m
         heading = box[..., 2:4] / (box[..., 2:4].square().sum(-1, keepdim=True) + 1e-6).sqrt()
         velocity = box[..., 7:9] * 5.0
+        # Front and back are easily confused, forward and backward hardly: motion decides.
+        ahead = heading.detach() * facing(heading, velocity)[..., None]
+        if self.from_plan is not None and ego is not None:
+            plans, known = ego
+            meeting = relative_plan(plans, position.detach(), ahead, velocity.detach(), self.time_s)
+            known = known[:, None].expand(-1, query.shape[1], -1)
+            told = self.from_plan(torch.cat([meeting * known, known], -1).to(query.dtype))
+            query = query + told
         modes = self.mode(F.relu(query[:, :, None] + self.mode_query)).float()  # (B, A, K, 31)
         logits = modes[..., 0]
         path = modes[..., 1:].unflatten(-1, (HORIZON_STEPS, 5))
         # Offsets are learnt along and across the heading, on top of constant velocity, and grow
         # with time: a turn then looks alike wherever the agent points.
-        # Front and back are easily confused, forward and backward hardly: motion decides.
-        sin, cos = (heading.detach() * facing(heading, velocity)[..., None]).unbind(-1)
+        sin, cos = ahead.unbind(-1)
         sin, cos = sin[..., None, None], cos[..., None, None]
         along, across = path[..., 0] * self.time_s * 2.0, path[..., 1] * self.time_s * 2.0
         offset = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
@@ -168,6 +186,23 @@ class AgentDecoder(nn.Module):
                 'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
                 'agent_log_sigma': log_sigma.clamp(-5.0, 3.0), 'mode_logits': logits,
                 'trajectories': straight + offset, 'trajectory_spread': spread}
+
+
+def relative_plan(plans: torch.Tensor, position: torch.Tensor, ahead: torch.Tensor,
+                  velocity: torch.Tensor, time_s: torch.Tensor) -> torch.Tensor:
+    """
+    Return where the ego vehicle will be, as each agent sees it: (B, A, 24), within -1 and 1.
+
+    Of every step of the plans (B, 6, 3) two offsets, along and across the agent's heading `ahead`
+    (B, A, 2; sin, cos): from where the agent is, `position` (B, A, 2), and from where it would be
+    at its `velocity` (B, A, 2). Who would drive into the ego vehicle reads it off the second.
+    """
+    still = plans[:, None, :, :2] - position[:, :, None]                     # (B, A, 6, 2)
+    both = torch.stack([still, still - velocity[:, :, None] * time_s[:, None]], 2)
+    sin, cos = ahead[:, :, None, None].unbind(-1)
+    x, y = both.unbind(-1)                                                   # (B, A, 2, 6)
+    offsets = torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
+    return (offsets / (offsets.abs() + NEAR_M)).flatten(2)
 
 
 def facing(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:

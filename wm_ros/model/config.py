@@ -32,6 +32,9 @@ class ModelConfig:
     centre_cells: int = 4
     agent_dim: int = 128
     agent_layers: int = 2
+    # Agents' futures read the ego plan beside the scene: from the scene's tokens alone nobody
+    # learnt to brake behind an ego vehicle that will.
+    plan_in_agents: bool = True
     teacher: bool = False           # dense attention over all frames' tokens beside the rest
     dense_every: int = 1            # a teacher's sparse layers to each dense one
 
@@ -45,7 +48,8 @@ class ModelConfig:
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
-        fields = {'centre_cells': 2, **fields}      # what models had before there was a choice
+        # What models had before there was a choice.
+        fields = {'centre_cells': 2, 'plan_in_agents': False, **fields}
         return cls(**{key: tuple(value) if isinstance(value, list) else value
                       for key, value in fields.items()})
 

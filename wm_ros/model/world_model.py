@@ -34,7 +34,8 @@ class WorldModel(nn.Module):
         self.decoder = Decoder(config.dim, config.skip_channels, config.decoder_channels,
                                config.centre_cells)
         self.agents = AgentDecoder(config.dim, self.decoder.now_channels, config.agent_dim,
-                                   config.agent_layers, config.centre_cells)
+                                   config.agent_layers, config.centre_cells,
+                                   config.plan_in_agents)
 
     def encode(self, images: torch.Tensor, lift_index: torch.Tensor,
                lift_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +73,8 @@ class WorldModel(nn.Module):
         if skip.shape[0] == 1:
             score, cells = score.expand(count, -1), cells.expand(count, -1)
         return {**dense, 'agent_score': score,
-                **self.agents(dense['now'], states[:, 0], score, cells, bias)}
+                **self.agents(dense['now'], states[:, 0], score, cells, bias,
+                              (plans, odometry_mask))}
 
     def forward(self, images: torch.Tensor, lift_index: torch.Tensor, lift_weight: torch.Tensor,
                 now_from_frame: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,

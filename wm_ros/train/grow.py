@@ -5,7 +5,7 @@ After Net2Net (Chen, Goodfellow and Shlens 2016). A deeper encoder has further b
 the identity: a 3x3 kernel with a 1 in its middle, behind a ReLU, changes nothing. In a wider one
 the further channels begin at random and are not read by those that were there: unlike copies with
 shared weights, as Net2Net has them, no two are alike. What a teacher has beside the student's core
-begins with weights of 0 (`wm_ros.model.teacher`).
+begins with weights of 0 (`wm_ros.model.teacher`), and so does the ego plan in the agents' queries.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from wm_ros.runtime.contract import LIFT_HEIGHTS_M
 
 #: Fields of a config in which a model may be larger than the one it begins as.
 WIDER = ('encoder_channels', 'encoder_blocks', 'lift_channels', 'bev_blocks')
-#: Those that say what a teacher has beside.
-BESIDE = ('teacher', 'dense_every')
+#: Those that say what a teacher has beside, and what any model may have.
+BESIDE, MORE = ('teacher', 'dense_every'), ('plan_in_agents',)
 
 
 @torch.no_grad()
@@ -55,7 +55,8 @@ def refuse(small: ModelConfig, large: ModelConfig) -> None:
     mine, theirs = large.to_dict(), small.to_dict()
     for name, wanted in theirs.items():
         got = mine[name]
-        fits = (name in BESIDE and large.teacher >= small.teacher) or got == wanted
+        fits = (name in BESIDE and large.teacher >= small.teacher) or got == wanted or (
+            name in MORE and got > wanted)
         if name in WIDER:
             pairs = zip(got, wanted, strict=True) if isinstance(got, tuple) else [(got, wanted)]
             fits = all(more >= less for more, less in pairs)

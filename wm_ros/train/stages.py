@@ -182,7 +182,8 @@ class WindowTrainer(nn.Module):
         cells, bias = queries['cells'], queries['bias']
         score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
         agents = model.agents(dense['now'], states[:, 0], score, cells,
-                              bias[:, None, None].to(score.dtype))
+                              bias[:, None, None].to(score.dtype),
+                              (batch['plans'], batch['odometry_mask']))
         return {**dense, **agents, 'states': states, 'cells': cells, 'bias': bias, 'steps': steps,
                 'motion': self.motion_head(states[:, 0] if self.config.teacher else latent)}
 
