@@ -105,7 +105,7 @@ def test_a_forecast_for_every_complete_window_at_the_recordings_own_rate(tmp_pat
     for s in made:
         window = forecasts[s].window
         assert WINDOW_FRAMES - lost <= window.frames_used <= WINDOW_FRAMES
-        assert window.odometry or lost      # of a host that stood still the pictures are newer
+        assert window.odometry or lost      # where pictures got lost, odometry may have been
         assert forecasts[s].valid == (window.frames_used >= MIN_FRAMES
                                       and window.max_gap_periods <= MAX_GAP_PERIODS)
         assert all(reason.startswith('window: ') for reason in forecasts[s].invalid_reasons)

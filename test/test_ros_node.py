@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import threading
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from fakes import make_fake_artifact, make_rig, picture
 
 pytest.importorskip('rclpy')
 
+from nav_msgs.msg import Odometry
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from ros_drive import (
     NS,
     PATIENCE_S,
@@ -26,7 +29,7 @@ from ros_drive import (
 )
 from sensor_msgs.msg import Image
 
-from wm_ros.messages import MessageTypes
+from wm_ros.messages import MessageTypes, stamp_ns
 from wm_ros.msg import EgoPlan, WindowInfo
 from wm_ros.ros.convert import message_types
 from wm_ros.ros.node import WorldModelNode
@@ -254,6 +257,31 @@ def test_required_odometry_makes_its_lack_invalid(world):
     stamps = drive.run(16, odometry=False)
     assert drive.forecast(stamps[-1]).info.invalid_reasons == [
         'odometry: missing in the window, and it is required']
+
+
+def test_odometry_that_waited_is_read_before_the_pictures_that_waited(world):
+    """The process stands still while sets and odometry at 100 Hz come; no set is left without."""
+    node, drive = world(odometry_wait_ms=0.0)
+    drive.run(2)
+    probe = []
+    drive.node.create_subscription(
+        Odometry, 'odometry', probe.append, qos_profile_sensor_data)
+    wait_matched(node, drive.node)
+    paused, go_on = threading.Event(), threading.Event()
+
+    def stand_still():
+        paused.set()
+        go_on.wait(PATIENCE_S)
+
+    node.executor.create_task(stand_still)
+    assert paused.wait(PATIENCE_S)
+    for number in range(1, 41):
+        drive.send_odometry(drive.stamp_ns + number * NS // 100)
+    sent = [drive.send_set(odometry=False) for _ in range(4)]
+    wait_for(lambda: probe and stamp_ns(probe[-1].header) == sent[-1], PATIENCE_S, 'the odometry')
+    go_on.set()
+    assert drive.forecast(sent[-1]).info.window.odometry
+    assert drive.value('odometry', 'frame') == 'odom'
 
 
 def test_a_clock_that_steps_back_starts_a_new_window(world):

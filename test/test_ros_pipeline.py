@@ -168,6 +168,32 @@ def test_a_pause_of_the_process_is_no_cameras_fault(bench):
     assert b.engine.sets[-1][:2] == (START + 12 * PERIOD, ['camera_0', 'camera_1'])
 
 
+def odometry(stamp_ns):
+    msg = Odometry()
+    set_stamp(msg, stamp_ns)
+    msg.pose.pose.position.x = (stamp_ns - START) / 1e9
+    return msg
+
+
+def test_after_a_pause_the_sets_have_the_odometry_of_their_time(bench):
+    """A set that waited when it began, and those that came meanwhile."""
+    b = bench(odometry='optional')
+    b.pipeline.odometry([odometry(START)])
+    b.send(0)
+    b.send(1)       # waits for its odometry
+    assert len(b.engine.sets) == 1
+    b.now += 1000 * MS
+    b.pipeline.tick()
+    assert len(b.engine.sets) == 1
+    b.pipeline.odometry([odometry(START + number * 10 * MS) for number in range(1, 111)])
+    for number in range(2, 12):
+        b.deliver(RIG.names, START + number * PERIOD)
+        b.settle()      # the worker keeps up: nothing is shed
+    assert [ego.odom_from_base[0] for ego in b.engine.egos] == pytest.approx(
+        [0.1 * number for number in range(12)])
+    assert {ego.stamp_ns - START for ego in b.engine.egos} == {n * PERIOD for n in range(12)}
+
+
 def test_diagnostics_count_every_set_that_is_not_forecast(bench):
     b = bench()
     for number in (0, 1, 2, 4, 5, 8, 9):
@@ -237,12 +263,9 @@ def test_the_first_pictures_wait_for_the_first_odometry(bench):
     b = bench(odometry='optional')
     b.send(0)
     assert b.engine.sets == []
-    msg = Odometry()
-    set_stamp(msg, START)
-    msg.pose.pose.position.x = 3.0
-    b.pipeline.odometry(msg)
+    b.pipeline.odometry([odometry(START - 10 * MS), odometry(START)])
     b.settle()
-    assert [ego.odom_from_base[0] for ego in b.engine.egos] == [3.0]
+    assert [ego.odom_from_base[0] for ego in b.engine.egos] == [0.0]
     silent = bench(odometry='optional')
     silent.send(0)
     silent.wait(FIRST_WAIT_NS)

@@ -21,6 +21,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from wm_ros.ros import parameters
+from wm_ros.ros.backlog import with_backlog
 from wm_ros.ros.calibration import Calibration, tf_lookup
 from wm_ros.ros.diagnostics import NodeHealth, diagnostics_message, node_status
 from wm_ros.ros.loading import Engine, rig_of
@@ -36,6 +37,9 @@ except ImportError:  # Humble
 TICK_S = 0.02
 #: How often TF is asked again, in ticks.
 TF_TICKS = 25
+#: Messages that a subscription keeps while the process stands still; of odometry, at 200 Hz, more
+#: than a second.
+DEPTH, ODOMETRY_DEPTH = 5, 250
 
 Transition = Callable[['WorldModelNode', LifecycleState], TransitionCallbackReturn]
 
@@ -205,7 +209,7 @@ class WorldModelNode(LifecycleNode):
                 self._listen(CameraInfo, settings.camera_info_topic.format(camera=camera),
                              functools.partial(pipeline.camera_info, camera))
         if settings.odometry != 'ignore':
-            self._listen(Odometry, 'odometry', pipeline.odometry, depth=50)
+            self._listen(Odometry, 'odometry', pipeline.odometry, ODOMETRY_DEPTH, backlog=True)
         self._listen(EgoPlan, '~/ego_plan', pipeline.ego_plan, depth=1)
         for camera in cameras:
             if settings.transport_of(camera, cameras) == 'raw':
@@ -216,7 +220,8 @@ class WorldModelNode(LifecycleNode):
                              functools.partial(pipeline.compressed, camera))
 
     def _listen(self, message: type, topic: str, callback: Callable[[Any], None],
-                depth: int = 5) -> None:
+                depth: int = DEPTH, backlog: bool = False) -> None:
+        """Subscribe; with `backlog` the callback is given lists: all that waits, oldest first."""
         qos = QoSProfile(
             depth=depth, history=qos_profile_sensor_data.history,
             reliability=qos_profile_sensor_data.reliability,
@@ -224,16 +229,17 @@ class WorldModelNode(LifecycleNode):
 
         def guarded(msg: Any) -> None:
             try:
-                callback(msg)
+                callback(with_backlog(subscription, msg, depth) if backlog else msg)
             except Exception as err:  # the process never dies of its input
                 self.health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
                 self.get_logger().error(self.health.warnings[topic], throttle_duration_sec=5.0)
 
-        self._inputs.append(self.create_subscription(
+        subscription = self.create_subscription(
             message, topic, guarded, qos,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._incompatible(topic, event)),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._inputs.append(subscription)
 
     def _stop(self) -> None:
         if self.pipeline and not self.pipeline.stop():

@@ -10,7 +10,7 @@ then is no camera's fault.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wm_ros.ego import EgoHistory, EgoPush
@@ -196,14 +196,20 @@ class Pipeline:
             camera.uncalibrated = problems.get(name, '')
         self._recalibrated = True
 
-    def odometry(self, msg: Any) -> None:
-        """Take a nav_msgs/Odometry."""
+    def odometry(self, messages: Sequence[Any]) -> None:
+        """Take all nav_msgs/Odometry that wait, so that no set goes on between them."""
+        if any([self._take_odometry(msg) for msg in messages]):
+            self._odometry_ns, self._odometry_awake_ns = self._clock_ns(), self._awake()
+            self._dispatch(self._odometry_awake_ns)
+
+    def _take_odometry(self, msg: Any) -> bool:
+        """Take one; tell whether it is of use."""
         now = self._clock_ns()
         try:
             state = ego_state_from_odometry(msg)
         except ValueError as err:
             self._odometry_problem = Problem(str(err), Level.ERROR, now + PROBLEM_NS)
-            return
+            return False
         self.odom_frame = msg.header.frame_id or self.settings.odom_frame
         result = self._history.push(state)
         if result is EgoPush.REFUSED:
@@ -211,9 +217,7 @@ class Pipeline:
                 f'odometry: pose {list(state.odom_from_base)}, speed {state.speed_mps:g} m/s, yaw '
                 f'rate {state.yaw_rate_rps:g} rad/s: beyond physical bounds', Level.ERROR,
                 now + PROBLEM_NS)
-            return
-        self._odometry_ns, self._odometry_awake_ns = now, self._awake()
-        self._dispatch(self._odometry_awake_ns)
+        return result is not EgoPush.REFUSED
 
     def ego_plan(self, msg: Any) -> None:
         """Take a wm_ros/EgoPlan."""
@@ -224,8 +228,12 @@ class Pipeline:
 
     def tick(self) -> None:
         """Do what is due: sets that waited long enough go on."""
-        if self.active:
-            self._collect(self._awake())
+        if not self.active:
+            return
+        paused = self._clock_ns() - self._seen_ns > AWAKE_STEP_NS
+        now = self._awake()
+        if not paused:      # after a pause the messages that came meanwhile are taken first
+            self._collect(now)
 
     # Sets out.
 
