@@ -53,3 +53,14 @@ def test_the_same_pictures_under_another_plan_have_another_future():
     clip['agents_1'][4:, 10:22] = clip['agents_0'][4:, 10:22]
     stress = window_sample(clip, np.random.default_rng(0))['stress']
     assert stress[3] > 1 and (stress[4:] == 1).all()
+
+
+def test_every_fourth_drive_is_one_in_which_somebody_reacts_to_the_ego_vehicle():
+    assert [samples.traffic_seed(seed, 16, 'sim') for seed in (4, 5, 6)] == [4, 5, 6]
+    drive = samples.drive_clip(7, frames=16, windows=1)
+    assert len(drive['ends']) == 2 and drive['jpeg_bytes'].shape == (16, 6)
+    goes, stops = drive['agents_0'], drive['agents_1']
+    near = (goes[:, 28] > 0) & (np.hypot(goes[:, 0], goes[:, 1]) < samples.NEAR_M)
+    apart_m = np.hypot(*(goes[:, 20:22] - stops[:, 20:22]).T)
+    assert apart_m[near].max() > samples.INFLUENCED_M
+    assert apart_m[near].min() < 0.1, 'and others do not'

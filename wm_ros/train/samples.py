@@ -19,10 +19,11 @@ import numpy as np
 from wm_ros.geometry import camera_pose
 from wm_ros.image import model_camera
 from wm_ros.lift import lift_tables
-from wm_ros.sim.drive import Drive, simulate
+from wm_ros.sim.drive import FUTURE_S, Drive, simulate
 from wm_ros.sim.render import Renderer
 from wm_ros.sim.rigs import random_rig
 from wm_ros.sim.rigs import rig as named_rig
+from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.clips import to_bytes, truth_arrays
 from wm_ros.types import WINDOW_FRAMES, CameraModel, CameraRig
 
@@ -30,6 +31,11 @@ from wm_ros.types import WINDOW_FRAMES, CameraModel, CameraRig
 WORLDS = (('sim', 0.5), ('sim-hard', 0.5))
 #: An ego vehicle at least so fast, m/s, is told a second time from the newest frame on: it brakes.
 WHAT_IF_MPS = 2.0
+#: One drive in so many is one in which somebody then does another thing: left to chance it is one
+#: in twenty, too few to learn from. It is looked for in the traffic of so many seeds.
+FOLLOWED_EVERY, LOOKED_AT = 4, 40
+#: Who ends so far apart under the two plans does another thing, if it is so near.
+INFLUENCED_M, NEAR_M = 2.0, 30.0
 
 
 def jittered_rig(rng: np.random.Generator, base: CameraRig, keep: int) -> CameraRig:
@@ -101,7 +107,8 @@ def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.nd
     window's number.
     """
     rig, world = drive_setting(seed)
-    drive: Drive = simulate(seed, frames / 10.0, world, rate_hz=10.0)
+    traffic = traffic_seed(seed, frames, world)
+    drive: Drive = simulate(traffic, frames / 10.0, world, rate_hz=10.0)
     frames = min(frames, drive.n)
     renderer = Renderer(drive, rig, seed)
     index, weight = lift_tables(rig, [True] * len(rig))
@@ -122,17 +129,54 @@ def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.nd
     out |= {'poses': poses.astype(np.float64), 'jpeg': np.concatenate(pictures),
             'jpeg_bytes': np.array([len(p) for p in pictures]).reshape(frames, len(rig)),
             'plans': np.array(plans, np.float32), 'motion': np.array(motion, np.float32)}
-    return out | what_if(seed, out)
+    return out | what_if(traffic, rig, world, out)
 
 
 def drive_setting(seed: int) -> tuple[CameraRig, str]:
-    """Return the rig and the world of a drive clip."""
+    """Return the rig and the world of a drive clip; who follows is seen by all cameras."""
     rng = np.random.default_rng([2, seed])
     keep = 6 if rng.random() < 0.8 else int(rng.integers(1, 6))
+    keep = 6 if followed(seed) else keep
     return model_rig(jittered_rig(rng, named_rig('surround'), keep)), draw_world(rng)
 
 
-def what_if(seed: int, clip: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def followed(seed: int) -> bool:
+    """Return whether a drive clip is to be one in which the ego plan matters to somebody."""
+    return seed % FOLLOWED_EVERY == FOLLOWED_EVERY - 1
+
+
+def traffic_seed(seed: int, frames: int, world: str) -> int:
+    """
+    Return the seed of a drive clip's traffic: its own, or where it is to be followed another.
+
+    That one is the first of LOOKED_AT whose ego vehicle makes a difference to somebody near if it
+    brakes after the last frame; its own where it makes none in any.
+    """
+    if not followed(seed):
+        return seed
+    end = frames - 1
+    for look in range(LOOKED_AT):
+        other = (seed + 9973 * look) % TRAIN_END
+        drive = simulate(other, frames / 10.0, world, rate_hz=10.0)
+        if drive.n < frames or drive.ego(end).speed_mps < WHAT_IF_MPS:
+            continue
+        brakes = simulate(other, frames / 10.0, world, rate_hz=10.0, ego_stops_s=stop_s(end))
+        now_s, rows = drive.time_s(end), drive.near(end)
+        far_m = np.hypot(*(drive.poses_at(now_s)[rows] - drive.base_at(now_s))[:, :2].T)
+        apart_m = np.hypot(*(drive.poses_at(now_s + FUTURE_S)[rows]
+                             - brakes.poses_at(now_s + FUTURE_S)[rows])[:, :2].T)
+        if np.any((apart_m > INFLUENCED_M) & (far_m < NEAR_M)):
+            return other
+    return seed
+
+
+def stop_s(end: int) -> float:
+    """Return when in a drive the ego vehicle begins to brake, so that frame `end` is as it was."""
+    return end / 10.0 + 0.05
+
+
+def what_if(traffic: int, rig: CameraRig, world: str,
+            clip: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     Return a clip's arrays with one more window: the newest again, but the ego vehicle brakes.
 
@@ -143,16 +187,15 @@ def what_if(seed: int, clip: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     end, seen = int(clip['ends'][newest]), clip[f'agents_{newest}']
     if clip['motion'][newest][0] < WHAT_IF_MPS:
         return {}
-    rig, world = drive_setting(seed)
-    drive = simulate(seed, len(clip['poses']) / 10.0, world, rate_hz=10.0,
-                     ego_stops_s=end / 10.0 + 0.05)
+    drive = simulate(traffic, len(clip['poses']) / 10.0, world, rate_hz=10.0,
+                     ego_stops_s=stop_s(end))
     truth = drive.truth(end, rig)
     order = np.argsort(np.hypot(truth.poses[:, 0], truth.poses[:, 1]))[:len(seen)]
     visible = np.zeros(len(truth.poses), bool)
     visible[order] = seen[:len(order), 9] > 0               # who is visible, by the pictures
     braking = truth_arrays(replace(truth, visible=visible))
     if not np.allclose(braking['agents'][:, :6], seen[:, :6], atol=1e-3):
-        raise ValueError(f'drive {seed}: want the same road users at frame {end} when the ego '
+        raise ValueError(f'drive {traffic}: want the same road users at frame {end} when the ego '
                          'brakes after it')
     # Ground is as it was: what is observed is known from the pictures' truth.
     braking |= {key: clip[f'{key}_{newest}'] for key in ('road', 'observed')}

@@ -1,0 +1,47 @@
+"""Forecasts under two ego plans are compared agent by agent, against what the simulator does."""
+
+import numpy as np
+import pytest
+
+from wm_ros.evaluate import reaction
+from wm_ros.evaluate.agents import Detections
+
+
+def detections(ends, probabilities):
+    paths = np.zeros((*np.shape(probabilities), 6, 2))
+    paths[:, :, -1] = ends
+    n = len(paths)
+    return Detections(np.ones(n), (b'',) * n, np.zeros(n, int), np.zeros((n, 3)), np.zeros((n, 2)),
+                      np.ones((n, 3)), paths, np.array(probabilities), None)
+
+
+def test_the_expected_end_weighs_the_modes():
+    found = detections([[[4.0, 0.0], [0.0, 8.0]]], [[0.75, 0.25]])
+    np.testing.assert_allclose(reaction.expected_end(found), [[3.0, 2.0]])
+
+
+def test_reactions_are_pooled_over_agents_and_drawn_over_drives():
+    found = [reaction.Reaction(1, True, 4.0, 1.0), reaction.Reaction(1, True, 2.0, 2.0),
+             reaction.Reaction(2, True, 4.0, -1.0), reaction.Reaction(1, False, 0.0, 0.3),
+             reaction.Reaction(2, False, 0.0, 0.1)]
+    scores = reaction.summary(found)
+    assert scores['reaction'] == pytest.approx(2.0 / 10.0)
+    assert scores['followed'] == pytest.approx(1 / 3)
+    assert (scores['n_drives'], scores['n_influenced'], scores['n_untouched']) == (2, 3, 2)
+    assert scores['untouched_m'] == pytest.approx(0.2)
+    low, high = scores['ci']
+    assert low == pytest.approx(-0.25) and high == pytest.approx(0.5)
+    with pytest.raises(ValueError, match='take more seeds'):
+        reaction.summary(found[3:])
+
+
+def test_a_drive_is_told_twice_where_somebody_is_influenced():
+    seeds = range(800100, 800112)
+    told = [both for both in (reaction.tell_twice(seed, 'sim') for seed in seeds) if both]
+    assert told and len(told) < len(seeds)
+    both = told[0]
+    goes, stops = (plan.poses[-1, 0] for plan in both.plans)
+    assert stops < goes - 2
+    np.testing.assert_array_equal(both.truths[0].poses, both.truths[1].poses)
+    apart = np.linalg.norm(both.apart_m(), axis=1)
+    assert apart.max() > reaction.INFLUENCED_M and np.median(apart) < reaction.UNTOUCHED_M

@@ -1,0 +1,165 @@
+"""
+Do forecasts of others follow the ego plan? `python -m wm_ros.evaluate.reaction` tells.
+
+Held-out drives are told twice: the same pictures up to now, but from now on the ego vehicle goes on
+or brakes to a halt. In the simulator's truth some road users then do another thing, those behind it
+above all. The model forecasts under both plans. What counts is how far apart the two forecasts of
+such an agent end (the means of their mixtures, at 3 s), in the direction in which the two truths
+are apart, over how far those are. 1 is a model that reacts as the simulator does, 0 one that takes
+no notice. Agents to whom the ego vehicle makes no difference should stay where they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_ros.data.simulator import SimulatedDrive
+from wm_ros.evaluate import bootstrap
+from wm_ros.evaluate.agents import Detections, match
+from wm_ros.evaluate.metrics import ratio
+from wm_ros.evaluate.predictors import PredictorSource
+from wm_ros.share import share_path
+from wm_ros.sim.drive import simulate
+from wm_ros.types import WINDOW_FRAMES, EgoPlan, Truth
+
+#: Whose truths end at least so far apart is influenced; the benchmark's threshold of a miss is 2 m.
+INFLUENCED_M = 2.0
+#: Whose truths end at most so far apart is not.
+UNTOUCHED_M = 0.1
+RANGE_M = 35.0
+#: An ego vehicle that is slower has hardly anything to brake.
+EGO_MPS = 3.0
+
+
+@dataclass(frozen=True)
+class TwoTruths:
+    """What happens under two ego plans from the newest frame of a drive on."""
+
+    drive: SimulatedDrive
+    plans: tuple[EgoPlan, EgoPlan]
+    truths: tuple[Truth, Truth]
+
+    def apart_m(self) -> np.ndarray:
+        """Return what going on adds to each agent's place at 3 s (A, 2), metres."""
+        return self.truths[0].futures[:, -1, :2] - self.truths[1].futures[:, -1, :2]
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """
+    What one agent's forecast does: `truth_m` apart in truth, `model_m` in that direction.
+
+    For one who is not influenced `model_m` is the distance between its two forecasts.
+    """
+
+    seed: int
+    influenced: bool
+    truth_m: float
+    model_m: float
+
+
+def tell_twice(seed: int, world: str, frames: int = WINDOW_FRAMES) -> TwoTruths | None:
+    """Simulate a drive under both plans; None where nobody near is influenced."""
+    newest, seconds = frames - 1, frames / 10
+    goes = simulate(seed, seconds, world)
+    if goes.ego(newest).speed_mps < EGO_MPS:
+        return None
+    stops = simulate(seed, seconds, world, ego_stops_s=newest / 10 + 0.05)
+    drive = SimulatedDrive(seed, seconds, world)
+    both = TwoTruths(drive, (goes.ego_plan(newest), stops.ego_plan(newest)),
+                     (goes.truth(newest, drive.rig), stops.truth(newest, drive.rig)))
+    near = np.linalg.norm(both.truths[0].poses[:, :2], axis=1) < RANGE_M
+    return both if np.any(near & (np.linalg.norm(both.apart_m(), axis=1) > INFLUENCED_M)) else None
+
+
+def reactions(both: TwoTruths, source: PredictorSource) -> Iterator[Reaction]:
+    """Forecast under both plans and compare, agent by agent; those that are not found give none."""
+    predictor = source(both.drive.rig)
+    predictor.reset('a drive begins')
+    for sample in both.drive.samples():
+        predictor.encode(sample.frames, sample.ego)
+    goes, stops = (Detections.of(f) for f in predictor.forecast_plans(both.plans))
+    seen = sample.truth             # of the newest instant, with what is visible
+    partner = match(goes.poses[:, :2], goes.scores, seen.poses[:, :2], seen.visible)
+    moved = expected_end(goes) - expected_end(stops)        # the same agents in the same rows
+    for i in np.flatnonzero(partner >= 0):
+        row = partner[i]
+        apart = both.apart_m()[row]
+        far = float(np.linalg.norm(apart))
+        if not seen.visible[row] or np.linalg.norm(seen.poses[row, :2]) > RANGE_M:
+            continue
+        if far > INFLUENCED_M:
+            yield Reaction(both.drive.seed, True, far, float(moved[i] @ apart / far))
+        elif far < UNTOUCHED_M:
+            yield Reaction(both.drive.seed, False, far, float(np.linalg.norm(moved[i])))
+
+
+def expected_end(detections: Detections) -> np.ndarray:
+    """Return the mean of each agent's modes at 3 s, (D, 2)."""
+    return np.einsum('dk,dkx->dx', detections.probabilities, detections.trajectories[:, :, -1])
+
+
+def summary(found: list[Reaction]) -> dict[str, float | int | list[float]]:
+    """
+    Return the scores of reactions.
+
+    `reaction` pools them: metres of the model over metres of truth, with `ci` over drives;
+    `followed` is the share of influenced agents whose reaction is at least half of the truth's;
+    `untouched_m` the median distance between the two forecasts of those who do not care.
+    """
+    seeds = sorted({one.seed for one in found if one.influenced})
+    if not seeds:
+        raise ValueError('reaction: want an agent who is influenced by the ego vehicle and found, '
+                         f'got {len(found)} who are not; take more seeds')
+    sums = np.zeros((len(seeds), 2))
+    for one in found:
+        if one.influenced:
+            sums[seeds.index(one.seed)] += one.model_m, one.truth_m
+    drawn = bootstrap.draw_weights(len(seeds)) @ sums
+    influenced = [one for one in found if one.influenced]
+    others = [one.model_m for one in found if not one.influenced]
+    return {'n_drives': len(seeds), 'n_influenced': len(influenced),
+            'truth_m': float(np.mean([one.truth_m for one in influenced])),
+            'model_m': float(np.mean([one.model_m for one in influenced])),
+            'reaction': float(ratio(*sums.sum(0))),
+            'ci': [float(v) for v in bootstrap.interval(ratio(drawn[:, 0], drawn[:, 1]))],
+            'followed': float(np.mean([one.model_m >= one.truth_m / 2 for one in influenced])),
+            'n_untouched': len(others),
+            'untouched_m': float(np.median(others)) if others else float('nan')}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score a range of seeds and print what comes of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1],
+                                     prog='python -m wm_ros.evaluate.reaction')
+    parser.add_argument('--artifact', default=str(share_path('models', 'world-model')))
+    parser.add_argument('--world', default='sim')
+    parser.add_argument('--seeds', default='900000:900200', help='A:B, half-open')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--json', type=Path, metavar='FILE')
+    args = parser.parse_args(argv)
+    first, last = (int(part) for part in args.seeds.split(':'))
+    source, found = PredictorSource(args.artifact, threads=args.threads), []
+    for seed in range(first, last):
+        both = tell_twice(seed, args.world)
+        if both is not None:
+            found += reactions(both, source)
+            print(f'\r{seed}: {sum(one.influenced for one in found)} influenced', end='',
+                  file=sys.stderr)
+    print(file=sys.stderr)
+    scores = summary(found)
+    print(json.dumps(scores, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(scores, indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
