@@ -9,10 +9,7 @@ and no forecast depends on it. Not thread safe; one worker owns a predictor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,7 @@ import numpy as np
 from wm_ros import decode as dec
 from wm_ros.association import Associator
 from wm_ros.camera_input import CameraInput
-from wm_ros.ego import MAX_PLAN_M, MAX_SPEED_MPS, constant_turn_rate_plan, extrapolate
-from wm_ros.footprints import DRAWN_FROM
+from wm_ros.reading import OutputReader
 from wm_ros.ring import Entry, FeatureRing, WindowInputs
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
@@ -38,11 +34,10 @@ from wm_ros.types import (
     FrameSet,
     WindowInfo,
 )
+from wm_ros.validity import checked_plan, ego_at_stamp, judge_window, odometry_holds
 from wm_ros.window import skipped_between
 
 NS = 1_000_000_000
-#: Odometry that far from the frame's stamp says nothing about it.
-MAX_EGO_AGE_NS = NS // 5
 
 
 @dataclass(frozen=True)
@@ -99,10 +94,6 @@ class Scene:
     ego_motion: np.ndarray
 
 
-#: Agents and layers of one plan, and why there are none.
-_Parsed = tuple[dec.AgentTable, dec.Layers, tuple[str, ...]]
-
-
 class Predictor:
     """
     Forecasts for one rig with one artifact on one loaded backend.
@@ -126,7 +117,7 @@ class Predictor:
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
         self._associator = Associator()
-        self._readers = ThreadPoolExecutor(max(1, self.settings.decode_threads), 'wm_ros_plans')
+        self._reader = OutputReader(artifact.choices, self.settings.decode_threads)
         self._cameras = CameraInput(rig, self.settings.decode_threads,
                                     self.settings.frozen_after, clock_ns)
         self.reset('start')
@@ -176,7 +167,7 @@ class Predictor:
     def close(self) -> None:
         """Join the decoding threads; the backend stays with its owner."""
         self._cameras.close()
-        self._readers.shutdown(wait=True)
+        self._reader.close()
 
     def prepare(self, frame: Frame) -> None:
         """
@@ -200,7 +191,7 @@ class Predictor:
         for i in range(1, skipped + 1):
             step_ns = (frame_set.stamp_ns - last_ns) * i // (skipped + 1)
             self._ring.append(Entry(last_ns + step_ns, present=False), None)
-        ego = _at_stamp(ego, frame_set.stamp_ns)
+        ego = ego_at_stamp(ego, frame_set.stamp_ns)
         self._begin_fold(frame_set.stamp_ns, ego)
         self._begun = None
         stages = self._cameras.take(frame_set)
@@ -281,7 +272,7 @@ class Predictor:
         if not self._ring.entries:
             raise ValueError('forecast: the window holds 0 sets, want at least 1')
         window, ego, reasons = self._judge()
-        taken = [self._plan(plan, ego) for plan in plans]
+        taken = [checked_plan(plan, ego) for plan in plans]
         stages: dict[str, float] = dict(self._encode_ms)
         runnable = (self._encoded is not None
                     and window.frames_used >= self.settings.min_frames)
@@ -297,7 +288,9 @@ class Predictor:
             part = taken[at:at + capacity]
             outputs, stages['rollout'] = self._rollout([plan for plan, _ in part])
             start = self._clock()
-            parsed = self._parse(outputs, len(part))
+            parsed = self._reader.read(
+                outputs, len(part), self._cameras.seen(), self.settings.score_threshold,
+                self.settings.observed_threshold)
             timed = {**stages, 'parse': (self._clock() - start) / 1e6}
             for (plan, why), (agents, layers, bad) in zip(part, parsed, strict=True):
                 ids = self._identify(agents, ego, remember) if not bad else []
@@ -307,37 +300,11 @@ class Predictor:
 
     def _judge(self) -> tuple[WindowInfo, EgoState | None, tuple[str, ...]]:
         """Describe the window and say what keeps a forecast from being valid."""
-        settings, entries = self.settings, list(self._ring.entries)
-        used = [entry for entry in entries if entry.present]
-        places = [i for i, entry in enumerate(entries) if entry.present]
-        steps = [b - a for a, b in pairwise(places)]
-        odometry = _odometry_holds(used)
-        window = WindowInfo(
-            frames_used=len(used), frames_missing=WINDOW_FRAMES - len(used),
-            frames_partial=sum(entry.partial for entry in used),
-            max_gap_periods=float(max(steps, default=0)), period_ns=self._ring.period_ns(),
-            span_ns=entries[-1].stamp_ns - entries[0].stamp_ns, odometry=odometry,
-            cameras=dict(self._cameras.states))
-        reasons = []
-        if len(used) < settings.min_frames:
-            reasons.append(f'window: {len(used)} of {WINDOW_FRAMES} frames, '
-                           f'want at least {settings.min_frames}')
-        if window.max_gap_periods > settings.max_gap_periods:
-            reasons.append(f'window: a gap of {window.max_gap_periods:g} periods, '
-                           f'want at most {settings.max_gap_periods:g}')
-        reasons += self._problems
-        return window, entries[-1].ego if odometry else None, tuple(reasons)
-
-    def _plan(self, plan: EgoPlan | None, ego: EgoState | None) -> tuple[EgoPlan, tuple[str, ...]]:
-        """Return the plan to use and what was wrong with the one given."""
-        if plan is None or ego is None:  # without odometry the model ignores any plan
-            return constant_turn_rate_plan(ego), ()
-        poses = np.asarray(plan.poses)
-        if poses.shape == (HORIZON_STEPS, 3) and np.abs(poses).max() <= MAX_PLAN_M:
-            return plan, ()
-        return constant_turn_rate_plan(ego), (
-            f'ego plan: {poses.shape} poses, not finite or too far; want ({HORIZON_STEPS}, 3) '
-            f'within {MAX_PLAN_M:.0f} m',)
+        entries = list(self._ring.entries)
+        window, reasons = judge_window(
+            entries, self._ring.period_ns(), self._cameras.states, self.settings.min_frames,
+            self.settings.max_gap_periods)
+        return window, entries[-1].ego if window.odometry else None, (*reasons, *self._problems)
 
     def _fold(self, odometry: bool, ego: EgoState | None) -> float:
         """Fold the window into the latent, once a set; return the milliseconds it took."""
@@ -354,7 +321,7 @@ class Predictor:
         interval = frame_set.stamp_ns - self._ring.entries[-1].stamp_ns
         if (interval > 0 and frame_set.skipped == 0
                 and skipped_between(interval, self._ring.period_ns()) == 0):
-            self._begin_fold(frame_set.stamp_ns, _at_stamp(ego, frame_set.stamp_ns))
+            self._begin_fold(frame_set.stamp_ns, ego_at_stamp(ego, frame_set.stamp_ns))
 
     def _begin_fold(self, stamp_ns: int, ego: EgoState | None) -> None:
         """Let the backend start on a fold, as it will be if the set of that stamp is encoded."""
@@ -364,7 +331,7 @@ class Predictor:
         if what == self._begun or len(used) < self.settings.min_frames:
             return
         self._begun = what
-        odometry = _odometry_holds(used)
+        odometry = odometry_holds(used)
         self._backend.begin('fold', self._ring.fold_inputs(
             self._coming, entries, odometry, ego if odometry else None))
 
@@ -376,36 +343,6 @@ class Predictor:
             'latent': self._latent, 'skip': self._encoded['skip'], 'plans': self._plans,
             'ego_motion': self._ego_motion, 'odometry_mask': self._odometry_mask})
         return outputs, (self._clock() - start) / 1e6
-
-    def _parse(self, outputs: dict[str, np.ndarray], count: int) -> list[_Parsed]:
-        """Decode so many plans; where the outputs are refused, return nothing and the reason."""
-        try:
-            dec.check_outputs(outputs)
-        except dec.OutputError as err:
-            return [(dec.no_agents(), dec.nothing_observed(), (str(err),))] * count
-        ground = dec.observed_ground(outputs, self._threshold('observed_threshold'),
-                                     self._cameras.seen())
-        read = partial(self._parse_plan, outputs, ground)
-        if count == 1:
-            return [read(0)]
-        return list(self._readers.map(read, range(count)))
-
-    def _parse_plan(self, outputs: dict[str, np.ndarray], ground: np.ndarray,
-                    row: int) -> _Parsed:
-        score, choices = self._threshold('score_threshold'), self.artifact.choices
-        try:
-            everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), choices)
-            agents = everybody.above(score)
-            dec.check_agents(agents)
-            layers = dec.decode_layers(outputs, row, ground, everybody, choices.occupancy_weights)
-        except dec.OutputError as err:
-            return dec.no_agents(), dec.nothing_observed(), (str(err),)
-        return agents, layers, ()
-
-    def _threshold(self, name: str) -> float:
-        """Return a threshold of the settings, or the artifact's where they have none."""
-        given = getattr(self.settings, name)
-        return getattr(self.artifact.choices, name) if given is None else given
 
     def _identify(self, agents: dec.AgentTable, ego: EgoState | None,
                   remember: bool) -> list[bytes]:
@@ -427,24 +364,3 @@ class Predictor:
             None if ego is None else ego.odom_from_base, rows, layers.occupancy_agents,
             layers.occupancy_static, layers.flow, layers.road, self.artifact.hash,
             dict(self._backend.precision), stages_ms)
-
-def _at_stamp(ego: EgoState | None, stamp_ns: int) -> EgoState | None:
-    """Return the ego state at the stamp, None where it is not finite or too far from it."""
-    if ego is None or abs(stamp_ns - ego.stamp_ns) > MAX_EGO_AGE_NS:
-        return None
-    if not np.isfinite([*ego.odom_from_base, ego.speed_mps, ego.yaw_rate_rps]).all():
-        return None
-    return extrapolate(replace(ego, odom_from_base=np.array(ego.odom_from_base, dtype=float)),
-                       stamp_ns)
-
-
-def _odometry_holds(used: list[Entry]) -> bool:
-    """Tell whether every set has its pose and no step between two is faster than anything."""
-    if not used or any(entry.ego is None for entry in used):
-        return False
-    for a, b in pairwise(used):
-        metres = np.hypot(*(b.ego.odom_from_base - a.ego.odom_from_base)[:2])
-        if metres > MAX_SPEED_MPS * (b.stamp_ns - a.stamp_ns) / NS + 1.0:
-            return False
-    return True
-
