@@ -1,6 +1,5 @@
 """The animation and what it is drawn with: right way up, the page's colours, within its budget."""
 
-import re
 
 import cv2
 import numpy as np
@@ -12,8 +11,7 @@ from truths import make_agent, make_forecast
 
 from wm_ros.cli.main import main
 from wm_ros.data.bag import BagWriter
-from wm_ros.evaluate import animation, scene_picture
-from wm_ros.evaluate.report_page import PAGE
+from wm_ros.evaluate import animation
 from wm_ros.evaluate.scene_picture import COLOURS, GROUND_COLOURS, birds_eye
 from wm_ros.replay import ForecastWriter
 
@@ -99,13 +97,3 @@ def test_unobserved_ground_is_drawn_as_such():
     assert np.median(view[40:60, 20:60], axis=(0, 1)).tolist() == list(GROUND_COLOURS[1])
     hot = view[20, 100]         # occupied in 3 s, 16 m ahead: red
     assert hot[2] > 200 and hot[0] < 90
-
-
-def test_colours_are_those_of_the_page():
-    script = (PAGE / 'state.js').read_text()
-    dark = script[script.index('dark: {'):script.index('light: {')]
-    classes = re.findall(r'#[0-9a-f]{6}', dark[dark.index('classes'):dark.index('back')])
-    assert tuple(map(scene_picture.bgr, classes)) == COLOURS
-    ground = dark[dark.index('ground'):dark.index('hatch')]
-    assert [tuple(map(int, rgb)) for rgb in re.findall(r'\[(\d+), (\d+), (\d+)\]', ground)] == [
-        GROUND_COLOURS[k][::-1] for k in (1, 2, 3, 4)]

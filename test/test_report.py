@@ -21,7 +21,7 @@ from wm_ros.evaluate import report_data
 from wm_ros.evaluate.recorded import forecasts_in, score, score_table
 from wm_ros.evaluate.report_data import gather, ground_picture, mosaic_layout, occupancy_picture
 from wm_ros.evaluate.report_health import health
-from wm_ros.evaluate.report_judged import Judged, held_moments, judged, worst_moments
+from wm_ros.evaluate.report_judged import Judged, held_moments, judged, moments_to_look_at
 from wm_ros.evaluate.report_page import write_page
 from wm_ros.messages import FrameOfReference, agents_message, occupancy_message
 from wm_ros.replay import ForecastWriter
@@ -215,12 +215,12 @@ def test_a_forecast_is_judged_by_the_rules_of_the_benchmark():
     assert (one.visible, one.found, one.right, one.invented, one.wrong) == (3, 2, 1, 1, 3)
 
 
-def test_the_worst_moments_are_listed_by_kind():
+def test_the_moments_to_look_at_are_listed_by_kind():
     drive = forecasts(6.0, jump_at_s=4.0)
     drive[45] = dataclasses.replace(drive[45], valid=False, reasons=('camera back: missing',))
     drive[0] = dataclasses.replace(drive[0], valid=False)     # not yet running
     against = {drive[20].stamp_ns: Judged(4, 3, 1, 0), drive[30].stamp_ns: Judged(4, 4, 4, 0)}
-    entries = worst_moments(drive, held_moments(drive), against)
+    entries = moments_to_look_at(drive, held_moments(drive), against)
     by_kind = {kind: [e for e in entries if e['kind'] == kind]
                for kind in ('surprise', 'truth', 'health')}
     assert 40 <= by_kind['surprise'][0]['i'] <= 59

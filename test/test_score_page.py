@@ -11,8 +11,9 @@ from test_protocol import FakeDrive, Oracle, scores_of, truth_at
 from truths import make_agent, make_forecast, make_truth
 
 from wm_ros.evaluate import plots, worst
+from wm_ros.evaluate.outcome import judge
 from wm_ros.evaluate.score_page import page
-from wm_ros.evaluate.worst import judge, worst_moments
+from wm_ros.evaluate.worst import worst_windows
 from wm_ros.sim.rigs import rig
 from wm_ros.types import Frame, FrameSet
 
@@ -40,12 +41,12 @@ def report():
 
 
 @pytest.fixture(scope='module')
-def moment():
+def window():
     """Return the worst window of a drive of three cameras."""
     cameras = rig('surround')
     drive = Pictured(0)
     drive.rig = type(cameras)(cameras.cameras[:2] + cameras.cameras[3:4], 'three')
-    return next(worst_moments([0], lambda key: drive, lambda _: Oracle(0, score=0.4), 0.5, 5))
+    return next(worst_windows([0], lambda key: drive, lambda _: Oracle(0, score=0.4), 0.5, 5))
 
 
 class Balanced(HTMLParser):
@@ -82,11 +83,11 @@ def test_a_window_is_judged_by_its_six_paths():
     assert judge(make_forecast(), make_truth([[40, 0, 0]])).failed == 0  # beyond 30 m
 
 
-def test_the_worst_window_comes_with_its_picture(moment):
+def test_the_worst_window_comes_with_its_picture(window):
     # Every score is under the threshold: both agents are missed from the first window on.
-    assert (moment.visible, moment.right, moment.missed, moment.invented) == (2, 0, 2, 0)
-    assert moment.seconds == 1.5
-    picture = cv2.imdecode(np.frombuffer(moment.picture, np.uint8), cv2.IMREAD_COLOR)
+    assert (window.visible, window.right, window.missed, window.invented) == (2, 0, 2, 0)
+    assert window.seconds == 1.5
+    picture = cv2.imdecode(np.frombuffer(window.picture, np.uint8), cv2.IMREAD_COLOR)
     # Two columns of cameras, and the view from above.
     assert picture.shape[1] == 2 * worst._TILE + worst._VIEW
     # Each missed agent has its red ring in the view.
@@ -98,15 +99,15 @@ def test_the_worst_window_comes_with_its_picture(moment):
     assert red[row - 16:row + 17, col - 16:col + 17].sum() > 40
 
 
-def test_the_page_is_one_small_whole_file(report, moment):
-    text = page(report, [moment])
+def test_the_page_is_one_small_whole_file(report, window):
+    text = page(report, [window])
     assert len(text) < 200_000
     assert 'world &lt;model&gt; on sim' in text and 'bench-v1 abc' in text
     assert text.count('<svg') >= 10
     assert not re.search(r'(src|href)="(?!data:)', text)  # nothing is fetched
     assert 'nan' not in re.sub('base64,[^"]+', '', text)
     code = re.search(r'data:image/webp;base64,([^"]+)', text)[1]
-    assert base64.b64decode(code) == moment.picture
+    assert base64.b64decode(code) == window.picture
     checker = Balanced()
     checker.feed(text)
     assert checker.open == []

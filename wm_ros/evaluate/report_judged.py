@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from wm_ros.evaluate import metrics
-from wm_ros.evaluate.agents import RANGES_M, Detections, in_range, match
 from wm_ros.evaluate.moments import Moment, moment_of, worst
+from wm_ros.evaluate.outcome import judge
 from wm_ros.evaluate.self_scores import SelfScorer
 from wm_ros.types import Forecast, Truth
 
@@ -41,20 +38,9 @@ class Judged:
 
 def judged(forecast: Forecast, truth: Truth) -> Judged:
     """Return how one forecast stands against its truth, by the rules of the benchmark."""
-    detections = Detections.of(forecast)
-    partner = match(detections.poses[:, :2], detections.scores, truth.poses[:, :2], truth.visible)
-    whole = np.isfinite(truth.futures).all(axis=(1, 2))
-    counted = truth.visible & in_range(truth.poses[:, :2], RANGES_M[0]) & whole
-    found = np.zeros(len(counted), dtype=bool)
-    right = np.zeros(len(counted), dtype=bool)
-    for i, j in enumerate(partner):
-        if j >= 0 and counted[j]:
-            found[j] = True
-            distances = metrics.displacements(detections.trajectories[i],
-                                              truth.futures[j, :, :2])
-            right[j] = bool(metrics.path_is_right(distances))
-    invented = (partner < 0) & in_range(detections.poses[:, :2], RANGES_M[0])
-    return Judged(int(counted.sum()), int(found.sum()), int(right.sum()), int(invented.sum()))
+    came = judge(forecast, truth)
+    found = len(came.right) + len(came.wrong)
+    return Judged(found + len(came.missed), found, len(came.right), len(came.invented))
 
 
 def held_moments(forecasts: Iterable[Forecast]) -> dict[int, Moment]:
@@ -64,8 +50,8 @@ def held_moments(forecasts: Iterable[Forecast]) -> dict[int, Moment]:
     return {moment.stamp_ns: moment for moment in found if moment is not None}
 
 
-def worst_moments(forecasts: list[Forecast], moments: dict[int, Moment],
-                  against_truth: dict[int, Judged]) -> list[dict[str, Any]]:
+def moments_to_look_at(forecasts: list[Forecast], moments: dict[int, Moment],
+                       against_truth: dict[int, Judged]) -> list[dict[str, Any]]:
     """
     Return the moments to look at, worst first, by kind: surprise, truth, health.
 

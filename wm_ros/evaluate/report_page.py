@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_ros.colours import CLASSES, GROUND, THEMES, rgb
 from wm_ros.evaluate.recorded import score_table
 from wm_ros.evaluate.report_data import (
     TILE_WIDTH,
@@ -19,7 +20,7 @@ from wm_ros.evaluate.report_data import (
     mosaic_layout,
     window_json,
 )
-from wm_ros.evaluate.report_judged import worst_moments
+from wm_ros.evaluate.report_judged import moments_to_look_at
 from wm_ros.frame_predictor import FutureFrames
 from wm_ros.frames import HEIGHT, WIDTH
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraRig, Forecast
@@ -58,10 +59,12 @@ def page_data(report: Report) -> dict[str, Any]:
     data = {
         'title': report.title, 'windows': windows, 'classes': list(AGENT_CLASSES),
         'cells': OUTPUT_GRID.rows, 'cell_m': OUTPUT_GRID.cell_m, 'cameras': [], 'mosaic': [1, 1],
+        'colours': {theme: {'classes': CLASSES[theme], 'ground': [None, *map(rgb, GROUND[theme])]}
+                    for theme in THEMES},
         'rows': 1, 'columns': 1, 'future': [WIDTH, HEIGHT], 'facts': facts(report), 'scores': [],
         'scores_note': '',
         'start': telling_window(report), 'foot': foot(report),
-        'moments': worst_moments(forecasts, report.moments, report.judged),
+        'moments': moments_to_look_at(forecasts, report.moments, report.judged),
         'health': [[round((stamp - start_ns) / 1e9, 3), level, lines]
                    for stamp, level, lines in report.health.reports]}
     if report.rig is not None:
@@ -93,7 +96,7 @@ def drawn_moments(report: Report, count: int) -> list[Forecast]:
 
     The one that the page opens with, then the worst moments of each kind in turn.
     """
-    worst = worst_moments(report.forecasts, report.moments, report.judged)
+    worst = moments_to_look_at(report.forecasts, report.moments, report.judged)
     kinds = [[entry['i'] for entry in worst if entry['kind'] == kind]
              for kind in ('surprise', 'truth')]
     turns = [i for turn in zip_longest(*kinds) for i in turn if i is not None]

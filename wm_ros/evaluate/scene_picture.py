@@ -7,6 +7,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from wm_ros.colours import CLASSES, GROUND, bgr
 from wm_ros.evaluate.report_data import (
     GROUND_DRIVABLE,
     GROUND_FREE,
@@ -25,19 +26,12 @@ from wm_ros.types import (
     Truth,
 )
 
-
-def bgr(code: str) -> tuple[int, int, int]:
-    """Return '#rrggbb' as OpenCV wants it."""
-    return tuple(int(code[i:i + 2], 16) for i in (5, 3, 1))
-
-
 BACK = bgr('#0a0d12')
 TEXT, MUTED = bgr('#e3e9f2'), bgr('#9aa7b8')
-#: By class; those of the page (`page/state.js`), as the ground's.
-COLOURS = tuple(map(bgr, ('#5ab4ff', '#3ddbd9', '#b18cff', '#ff7ad9', '#c3e86b', '#4be38a',
-                          '#fff07a', '#e0b080')))
-GROUND_COLOURS = {GROUND_FREE: bgr('#181e26'), GROUND_DRIVABLE: bgr('#2f3845'),
-                  GROUND_WALKWAY: bgr('#42394e'), GROUND_STATIC: bgr('#4e4332')}
+#: By class, and by what the ground is.
+COLOURS = tuple(map(bgr, CLASSES['dark']))
+GROUND_COLOURS = dict(zip((GROUND_FREE, GROUND_DRIVABLE, GROUND_WALKWAY, GROUND_STATIC),
+                          map(bgr, GROUND['dark']), strict=True))
 HIDDEN, HATCH = bgr('#07090d'), bgr('#222b37')
 EGO = bgr('#eef3fa')
 #: Drawing on a larger canvas and shrinking it smooths what OpenCV draws.

@@ -11,7 +11,7 @@ from typing import Any
 from wm_ros.evaluate.baselines import NAMES
 from wm_ros.evaluate.datasets import Dataset
 from wm_ros.evaluate.plots import Series, bars, lines
-from wm_ros.evaluate.worst import Moment, worst_moments
+from wm_ros.evaluate.worst import WorstWindow, worst_windows
 from wm_ros.types import AGENT_CLASSES, CameraRig
 
 #: So many drives are shown, of those with at least this many agents.
@@ -46,13 +46,13 @@ def write_page(path: Path, report: dict[str, Any], dataset: Dataset,
     keys = {str(key): key for key in dataset.keys}
     worst = [keys[row['drive']] for row in report['drives']
              if row['n_agents'] >= LEAST_AGENTS and row['spa_top6'] is not None][:WORST_DRIVES]
-    moments = worst_moments(worst, dataset.open_drive, open_predictor, threshold, every)
+    windows = worst_windows(worst, dataset.open_drive, open_predictor, threshold, every)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(report, moments), encoding='utf-8')
+    path.write_text(page(report, windows), encoding='utf-8')
 
 
-def page(report: dict[str, Any], moments: Iterable[Moment]) -> str:
-    """Return the page of a report and the moments to look at."""
+def page(report: dict[str, Any], windows: Iterable[WorstWindow]) -> str:
+    """Return the page of a report and the windows to look at."""
     title = f'{report["artifact"]} on {report["dataset"]}'
     benchmark = (f' · {report["benchmark"]} {report["benchmark_hash"][:12]}'
                  if report.get('benchmark') else '')
@@ -72,13 +72,13 @@ def page(report: dict[str, Any], moments: Iterable[Moment]) -> str:
         '<p>Of each, the window in which most agents failed. White is truth, colour what was '
         'forecast; boxes in the pictures: blue what was forecast, red not found, orange found '
         'without a right path.</p>']
-    for moment in moments:
-        code = base64.b64encode(moment.picture).decode()
+    for window in windows:
+        code = base64.b64encode(window.picture).decode()
         body.append(
-            f'<p><b>{escape(moment.drive)}</b> at {moment.seconds:.1f} s: of {moment.visible} '
-            f'visible agents within 30 m {moment.right} right, {moment.wrong} found without a '
-            f'right path, {moment.missed} not found; {moment.invented} invented</p>'
-            f'<img alt="{escape(moment.drive)}" src="data:image/webp;base64,{code}">')
+            f'<p><b>{escape(window.drive)}</b> at {window.seconds:.1f} s: of {window.visible} '
+            f'visible agents within 30 m {window.right} right, {window.wrong} found without a '
+            f'right path, {window.missed} not found; {window.invented} invented</p>'
+            f'<img alt="{escape(window.drive)}" src="data:image/webp;base64,{code}">')
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
             f'<style>{_STYLE}</style><body>' + '\n'.join(body) + '</body></html>\n')
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from wm_ros.data.samples import Drive, Sample
-from wm_ros.evaluate import agents, metrics
+from wm_ros.evaluate.outcome import Outcome, judge
 from wm_ros.evaluate.preview import birds_eye
 from wm_ros.evaluate.protocol import windows
 from wm_ros.evaluate.report_data import mosaic_layout
@@ -25,7 +25,7 @@ RIGHT, WRONG, MISSED, INVENTED = (96, 200, 96), (0, 165, 255), (60, 60, 255), (2
 
 
 @dataclass(frozen=True)
-class Moment:
+class WorstWindow:
     """The worst window of a drive: what was right of `visible` agents within 30 m, and a WebP."""
 
     drive: str
@@ -38,27 +38,13 @@ class Moment:
     picture: bytes
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """Indices of truth agents (within 30 m, visible) and of detections, by what they came to."""
-
-    right: np.ndarray
-    wrong: np.ndarray
-    missed: np.ndarray
-    invented: np.ndarray
-
-    @property
-    def failed(self) -> int:
-        return len(self.wrong) + len(self.missed)
-
-
-def worst_moments(keys: Iterable[Any], open_drive: Callable[[Any], Drive],
+def worst_windows(keys: Iterable[Any], open_drive: Callable[[Any], Drive],
                   open_predictor: Callable[[CameraRig], Any], threshold: float,
-                  every: int) -> Iterator[Moment]:
+                  every: int) -> Iterator[WorstWindow]:
     """Run the drives of `keys` once more and yield the window of each with most agents failed."""
     for key in keys:
         drive = open_drive(key)
-        worst: tuple[int, Forecast, Sample, _Judged] | None = None
+        worst: tuple[int, Forecast, Sample, Outcome] | None = None
         start_ns = None
         for forecast, sample in windows(open_predictor(drive.rig), drive, every):
             start_ns = sample.frames.stamp_ns if start_ns is None else start_ns
@@ -69,34 +55,14 @@ def worst_moments(keys: Iterable[Any], open_drive: Callable[[Any], Drive],
                 worst = judged.failed, told, sample, judged
         if worst is not None:
             _, forecast, sample, judged = worst
-            yield Moment(
+            yield WorstWindow(
                 drive.name, (sample.frames.stamp_ns - start_ns) * 1e-9 + 1.5,
                 len(judged.right) + judged.failed, len(judged.right), len(judged.wrong),
                 len(judged.missed), len(judged.invented),
                 _picture(drive.rig, forecast, sample, judged))
 
 
-def judge(forecast: Forecast, truth: Truth) -> _Judged:
-    """Sort truth agents and detections within 30 m as SPA does, by their six paths."""
-    told = agents.Detections.of(forecast)
-    partner = agents.match(told.poses[:, :2], told.scores, truth.poses[:, :2], truth.visible)
-    counted = (truth.visible & agents.whole_future(truth)
-               & agents.in_range(truth.poses[:, :2], agents.RANGES_M[0]))
-    found_by = {int(agent): i for i, agent in enumerate(partner) if agent >= 0}
-    lists: tuple[list[int], ...] = ([], [], [])
-    for agent in np.flatnonzero(counted):
-        detection = found_by.get(int(agent))
-        if detection is None:
-            lists[2].append(agent)
-            continue
-        error = metrics.displacements(told.trajectories[detection], truth.futures[agent, :, :2])
-        lists[0 if metrics.path_is_right(error) else 1].append(agent)
-    invented = np.flatnonzero((partner < 0) & agents.in_range(told.poses[:, :2],
-                                                              agents.RANGES_M[0]))
-    return _Judged(*(np.array(entries, dtype=int) for entries in lists), invented)
-
-
-def _picture(rig: CameraRig, forecast: Forecast, sample: Sample, judged: _Judged) -> bytes:
+def _picture(rig: CameraRig, forecast: Forecast, sample: Sample, judged: Outcome) -> bytes:
     truth = sample.truth
     view = birds_eye(forecast, truth, _VIEW, RANGE_M)
     scale, half = _VIEW / (2 * RANGE_M), _VIEW / 2
@@ -118,7 +84,7 @@ def _picture(rig: CameraRig, forecast: Forecast, sample: Sample, judged: _Judged
     return code.tobytes()
 
 
-def _cameras(rig: CameraRig, sample: Sample, forecast: Forecast, judged: _Judged) -> np.ndarray:
+def _cameras(rig: CameraRig, sample: Sample, forecast: Forecast, judged: Outcome) -> np.ndarray:
     """Return the cameras as they look, in two columns, with forecast boxes and those not found."""
     names = [name for row in mosaic_layout(rig) for name in row]
     columns = 1 if len(names) == 1 else 2
@@ -137,7 +103,7 @@ def _cameras(rig: CameraRig, sample: Sample, forecast: Forecast, judged: _Judged
 
 
 def _tile(camera: CameraModel, frame: Frame | None, width: int, shapes: list[np.ndarray],
-          truth: Truth, judged: _Judged) -> np.ndarray:
+          truth: Truth, judged: Outcome) -> np.ndarray:
     height = round(width * camera.height / camera.width)
     if frame is None:
         return np.zeros((height, width, 3), np.uint8)

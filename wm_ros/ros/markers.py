@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wm_ros.colours import CLASSES, rgb
 from wm_ros.geometry import quaternion_from_yaw
 from wm_ros.messages import FrameOfReference
 from wm_ros.ros.cdr import CdrWriter
 from wm_ros.types import AgentForecast, Forecast
 
-#: RGB of each class in the order of `AGENT_CLASSES`.
-COLOURS = (
-    (0.20, 0.60, 1.00), (0.25, 0.45, 0.95), (0.55, 0.35, 0.90), (0.35, 0.30, 0.80),
-    (1.00, 0.60, 0.10), (1.00, 0.80, 0.20), (1.00, 0.30, 0.30), (0.60, 0.85, 0.30))
+#: RGB of each class, 0 to 1, in the order of `AGENT_CLASSES`.
+COLOURS = tuple(tuple(value / 255 for value in rgb(code)) for code in CLASSES['dark'])
 #: Modes less likely than this are not drawn.
 MIN_MODE_PROBABILITY = 0.1
 #: Height of the paths above ground in metres, and how wide they are drawn.

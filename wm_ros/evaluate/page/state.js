@@ -3,22 +3,18 @@
 const D = JSON.parse(document.getElementById('data').textContent);
 const W = D.windows, $ = id => document.getElementById(id);
 const CLASSES = D.classes;
-// Vehicles are cool, two-wheelers and walkers bright; warm colours are left to occupancy.
+// Those of classes and ground are Python's (colours.py): Rerun and RViz have the same.
 const THEMES = {
   dark: {
-    classes: ['#5ab4ff', '#3ddbd9', '#b18cff', '#ff7ad9', '#c3e86b', '#4be38a', '#fff07a', '#e0b080'],
-    back: '#07090d', ground: [null, [24, 30, 38], [47, 56, 69], [66, 57, 78], [78, 67, 50]],
-    hatch: ['#07090d', '#222b37'], ring: 'rgba(170,190,215,.22)', text: '#dbe3ee',
-    muted: '#9aa7b8', halo: 'rgba(7,9,13,.88)', truth: '#ffffff', ego: '#eef3fa', nose: '#0a0d12',
+    ...D.colours.dark, back: '#07090d', hatch: ['#07090d', '#222b37'],
+    ring: 'rgba(170,190,215,.22)', text: '#dbe3ee', muted: '#9aa7b8', halo: 'rgba(7,9,13,.88)', truth: '#ffffff', ego: '#eef3fa', nose: '#0a0d12',
     plan: 'rgba(238,243,250,.2)', planLine: 'rgba(238,243,250,.75)', well: '#0c1016',
     line: '#242e3b', said: [255, 160, 40], came: [60, 170, 255], good: '#2f9e77', bad: '#e5484d',
     warn: '#ffc04d', accent: '#6cb6ff', count: '#5ab4ff', blend: 'lighter', hot: [255, 60, 30],
     warm: [255, 190, 60]},
   light: {
-    classes: ['#0b62c4', '#007a78', '#6a2bc9', '#b4007f', '#567a00', '#0c7a3c', '#8f6a00', '#8a4b1f'],
-    back: '#ffffff', ground: [null, [236, 239, 243], [206, 213, 223], [223, 213, 235],
-      [229, 218, 196]],
-    hatch: ['#fbfcfd', '#d3dae3'], ring: 'rgba(50,65,85,.24)', text: '#17202b', muted: '#536273',
+    ...D.colours.light, back: '#ffffff', hatch: ['#fbfcfd', '#d3dae3'],
+    ring: 'rgba(50,65,85,.24)', text: '#17202b', muted: '#536273',
     halo: 'rgba(255,255,255,.92)', truth: '#10161e', ego: '#1a232e', nose: '#ffffff',
     plan: 'rgba(26,35,46,.16)', planLine: 'rgba(26,35,46,.7)', well: '#f5f7fa', line: '#d5dce5',
     said: [240, 130, 0], came: [0, 120, 230], good: '#178a63', bad: '#c92a2e', warn: '#b87400',
