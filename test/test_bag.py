@@ -21,10 +21,10 @@ from wm_ros.messages import (
     FrameOfReference,
     agents_message,
     flow_message,
-    forecast_from_messages,
     grid_message,
     occupancy_message,
 )
+from wm_ros.received import forecast_from_messages
 from wm_ros.types import EgoState, Frame
 
 

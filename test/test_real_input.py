@@ -22,10 +22,10 @@ from wm_ros.data.kitti import load_drive
 from wm_ros.data.kitti_bag import write_bag
 from wm_ros.demo.live import NODE, node_counts, run_live
 from wm_ros.messages import duration_ns, stamp_ns
+from wm_ros.periods import SLOT_NS
 from wm_ros.rig import rig_to_yaml
 from wm_ros.share import share_path
 from wm_ros.types import WINDOW_FRAMES
-from wm_ros.window import SLOT_NS
 
 AGENTS, OCCUPANCY = f'{NODE}/agents', f'{NODE}/occupancy'
 #: What a forecast needs of 16 frames, and how long a step between two may be (parameters).

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from wm_ros.periods import period_of, skipped_between
 from wm_ros.types import Frame
-from wm_ros.window import FrameBuffer, PushResult, period_of, skipped_between
+from wm_ros.window import FrameBuffer, PushResult
 
 MS = 1_000_000
 CAMERAS = ('front', 'left', 'right')

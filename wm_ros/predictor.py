@@ -17,6 +17,7 @@ import numpy as np
 from wm_ros import decode as dec
 from wm_ros.association import Associator
 from wm_ros.camera_input import CameraInput
+from wm_ros.periods import skipped_between
 from wm_ros.reading import OutputReader
 from wm_ros.ring import Entry, FeatureRing, WindowInputs
 from wm_ros.runtime.artifact import Artifact
@@ -35,7 +36,6 @@ from wm_ros.types import (
     WindowInfo,
 )
 from wm_ros.validity import checked_plan, ego_at_stamp, judge_window, odometry_holds
-from wm_ros.window import skipped_between
 
 NS = 1_000_000_000
 

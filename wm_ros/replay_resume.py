@@ -18,7 +18,8 @@ import numpy as np
 from wm_ros.association import Associator
 from wm_ros.data.bag import BagError, BagReader
 from wm_ros.decode import UNOBSERVED
-from wm_ros.messages import forecast_from_messages, stamp_ns
+from wm_ros.messages import stamp_ns
+from wm_ros.received import forecast_from_messages
 from wm_ros.types import Forecast
 
 #: Beside the bag's files: what it was made from, and how it ended.

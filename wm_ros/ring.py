@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_ros.geometry import relative_pose
+from wm_ros.periods import SLOT_NS, held_to_range
 from wm_ros.types import WINDOW_FRAMES, EgoState
-from wm_ros.window import SLOT_NS, held_to_range
 
 NS = 1_000_000_000
 #: Periods that a mean is taken over at least.

@@ -16,20 +16,16 @@ from enum import IntEnum
 from itertools import pairwise
 from statistics import median
 
+from wm_ros.periods import SLOT_NS, period_of, skipped_between
 from wm_ros.types import WINDOW_FRAMES, Frame, FrameSet
 
 MS = 1_000_000
-SLOT_NS = 100 * MS
 #: A camera whose frames lie closer than this, by the median, is faster than 15 Hz.
 FAST_PERIOD_NS = 58 * MS
 #: The same for a single interval, which jitter moves more.
 FAST_INTERVAL_NS = 52 * MS
 #: How much of a period the stamps of one set may lie apart at most.
 SHARE_OF_PERIOD = 0.45
-#: A step of more periods than this holds a gap.
-GAP_PERIODS = 1.75
-#: Cameras slower than 10 Hz do not stretch the period: what they leave out are gaps.
-PERIOD_RANGE_NS = (50 * MS, 110 * MS)
 _HISTORY = 9
 #: A camera counts as delivering for this long after its last frame.
 LIVE_NS = 300 * MS
@@ -37,27 +33,6 @@ LIVE_NS = 300 * MS
 _MAX_PENDING = 32
 #: Frames of a camera that are kept while it alone is at another time.
 _MAX_STRAYS = 8
-
-
-def period_of(intervals_ns: Iterable[int]) -> int:
-    """Return the period of sets this far apart: their median, 100 ms for fewer than three."""
-    intervals = sorted(intervals_ns)
-    if len(intervals) < 3:
-        return SLOT_NS
-    return held_to_range(intervals[(len(intervals) - 1) // 2])
-
-
-def held_to_range(period_ns: int) -> int:
-    """Return a period no shorter or longer than what cameras of 10 Hz and more give."""
-    low, high = PERIOD_RANGE_NS
-    return min(max(period_ns, low), high)
-
-
-def skipped_between(interval_ns: int, period_ns: int) -> int:
-    """Return how many periods a step between two sets leaves out (0 up to 1.75 periods)."""
-    if interval_ns <= GAP_PERIODS * period_ns:
-        return 0
-    return max(1, round(interval_ns / period_ns) - 1)
 
 
 class PushResult(IntEnum):

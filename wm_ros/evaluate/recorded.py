@@ -13,7 +13,8 @@ from wm_ros.data.bag import AGENTS, TRUTH_TOPIC, BagError, BagReader
 from wm_ros.data.truth import truth_from_message
 from wm_ros.evaluate.scores import DriveCounter, Scores
 from wm_ros.geometry import relative_pose
-from wm_ros.messages import FrameOfReference, forecast_from_messages, stamp_ns
+from wm_ros.messages import FrameOfReference, stamp_ns
+from wm_ros.received import forecast_from_messages
 from wm_ros.types import Forecast, Truth
 
 OCCUPANCY = 'wm_ros/msg/OccupancyForecast'

@@ -16,6 +16,7 @@ from typing import Any
 from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.periods import SLOT_NS
 from wm_ros.ros.calibration import Calibration
 from wm_ros.ros.convert import frame_from_compressed, frame_from_image
 from wm_ros.ros.diagnostics import camera_status, inference_status, status, window_status
@@ -24,7 +25,7 @@ from wm_ros.ros.parameters import Settings
 from wm_ros.ros.plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.ros.worker import Job, Timing, Worker
 from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
-from wm_ros.window import SLOT_NS, FrameBuffer, PushResult
+from wm_ros.window import FrameBuffer, PushResult
 
 MS = 1_000_000
 #: Odometry that is silent for this long is not waited for.
