@@ -11,7 +11,7 @@ from wm_ros.geometry import relative_pose, transform_points  # noqa: E402
 from wm_ros.model.agents import NEAR_M, peaks, relative_plan  # noqa: E402
 from wm_ros.model.bottleneck import warp  # noqa: E402
 from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
-from wm_ros.model.dynamics import SparseAttention  # noqa: E402
+from wm_ros.model.dynamics import Dynamics, SparseAttention  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
 from wm_ros.types import FEATURE_GRID  # noqa: E402
 
@@ -66,6 +66,27 @@ def test_sparse_attention_counts_its_pairs():
     assert pairs['masked'] == 2_048
     assert pairs['anchor_reads'] == 32 * 288
     assert layer.pairs(4096)['slots'] == 16 * pairs['slots']
+
+
+def test_every_layer_multiplies_the_pairs_that_are_counted():
+    """What runs, not what a formula says: the shares that each query gave to its key slots."""
+    config = PRESETS['small']
+    dynamics = Dynamics(config.latent_dim, config.dim, config.layers, config.heads, config.block,
+                        config.anchors).eval()
+    shares = []
+    for layer in dynamics.layers:
+        layer.attention.share.register_forward_hook(lambda _, args, out: shares.append(out))
+    with torch.no_grad():
+        dynamics(torch.randn(1, 256, config.latent_dim), torch.zeros(1, 6, 3), torch.zeros(1, 2),
+                 torch.ones(1, 1))
+    assert len(shares) == 2 * config.layers
+    counted = dynamics.layers[0].attention.pairs(256)
+    for anchors, tokens in zip(shares[::2], shares[1::2], strict=True):
+        assert anchors[0, 0].numel() == counted['anchor_reads']
+        assert tokens.shape[:2] == anchors.shape[:2] == (1, config.heads)
+        assert tokens[0, 0].numel() == counted['slots'] == 32_768 == 256 * 128
+        for head in tokens[0]:
+            assert int((head == 0).sum()) == counted['masked']
 
 
 def test_warp_moves_a_cell_to_where_its_ground_is_now():
