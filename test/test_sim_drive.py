@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wm_ros.geometry import cells_of, relative_pose, transform_points
+from wm_ros.raster import agent_flow, agent_occupancy
 from wm_ros.sim.drive import RANGE_M, simulate
 from wm_ros.sim.observed import observed_cells
 from wm_ros.sim.rigs import random_rig, rig
@@ -58,6 +59,22 @@ def test_velocity_is_the_slope_of_the_path():
     assert (speed > 2).sum() >= 3
     assert np.all(np.abs(speed - moved) < 3.0)       # 6 m/s^2 for half a second
     assert np.isfinite(truth.futures).all()
+
+
+def test_flow_carries_occupancy_from_the_step_before():
+    there, stayed = [], []
+    for seed in (3, 5):
+        truth = simulate(seed, 1.0, 'sim-hard').truth(2, rig('front'))
+        for step in range(1, 7):
+            flow, before = agent_flow(truth, step), agent_occupancy(truth, step - 1)
+            moving = agent_occupancy(truth, step) & (np.hypot(*flow) > 1.5)
+            came_from = (OUTPUT_GRID.centres_m() + np.moveaxis(flow, 0, -1))[moving]
+            inside = np.abs(came_from).max(1) < 49
+            there += before[cells_of(OUTPUT_GRID, came_from[inside])].tolist()
+            stayed += before[moving][inside].tolist()
+    assert len(there) > 300
+    # Cells are half a metre wide: on the edge of a box one may have come from beside it.
+    assert np.mean(there) > 0.85 > 0.6 > np.mean(stayed)
 
 
 def test_ego_state_follows_its_own_pose():
