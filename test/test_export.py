@@ -6,9 +6,13 @@ import pytest
 torch = pytest.importorskip('torch', reason='export needs torch')
 onnx = pytest.importorskip('onnx', reason='export needs onnx')
 
+import windows  # noqa: E402
+
 from wm_ros.choices import Choices  # noqa: E402
 from wm_ros.export.artifact import calibrate_dynamics, calibrate_encoder, write_artifact  # noqa: E402
+from wm_ros.lift import lift_tables  # noqa: E402
 from wm_ros.model.config import PRESETS  # noqa: E402
+from wm_ros.model.quant import QuantConv2d, few_bits, power_of_two  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
 from wm_ros.runtime.artifact import load_artifact  # noqa: E402
 from wm_ros.runtime.backend import create_backend  # noqa: E402
@@ -85,6 +89,42 @@ def test_openvino_runs_what_the_model_computes(exported, cameras, plans):
                 assert np.abs(backend_other['skip'] - want['skip'][0].numpy()).max() > 1e-3
     finally:
         backend.close()
+
+
+def test_the_encoder_is_equal_to_the_bit_on_every_backend(exported):
+    """Scales, biases and taps are so short that no backend has anything to round its own way."""
+    model, artifact = exported
+    index, weight = lift_tables(windows.rig(), [True, True])
+    given = {'images': inputs_of(artifact.specs['encode'], 5, N=2)['images'],
+             'lift_index': index, 'lift_weight': weight}
+    with torch.no_grad():
+        want = dict(zip(('memory', 'skip'), model.encode(
+            *(torch.from_numpy(value)[None] for value in given.values())), strict=True))
+    assert all(value.std() > 0.02 and len(value.unique()) > 1000 for value in want.values())
+    for name in ('openvino', 'onnxruntime'):
+        pytest.importorskip(name)
+        backend = create_backend(name, artifact, cameras=2, plans=1, threads=1)
+        out = backend.run('encode', given)
+        for key, value in want.items():
+            np.testing.assert_array_equal(out[key], value[0].numpy(), f'{name}: {key}')
+        backend.close()
+
+
+def test_exact_scales_by_hand():
+    scale = torch.tensor([0.3, 0.36, 1.0, 1.4, 1.5, 5e-4])
+    assert power_of_two(scale).tolist() == [0.25, 0.25 * 2, 1.0, 1.0, 2.0, 2.0 ** -11]
+    short = torch.tensor([1.0, 1.01, 0.126, 15.1 / 2 ** 12])
+    assert few_bits(short).tolist() == [1.0, 1.125, 9 / 64, 16 / 2 ** 12]
+    layer = QuantConv2d(1, 1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(127 * 1.01)
+        layer.bias.fill_(0.3)
+    layer.input.observing = True
+    layer(torch.full((1, 1, 4, 4), 127 * 0.3))
+    layer.input.finish()
+    layer.update_weight_scale()
+    layer.sharpen()
+    assert (layer.input.scale, layer.weight_scale, layer.bias) == (0.25, 1.125, 0.28125)
 
 
 def test_quantised_weights_are_stored_in_one_byte(exported):

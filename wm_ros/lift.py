@@ -19,6 +19,9 @@ FEATURE_ROWS = IMAGE_HEIGHT // FEATURE_STRIDE
 FEATURE_COLS = IMAGE_WIDTH // FEATURE_STRIDE
 #: Points nearer to the camera than this along its axis are not looked up.
 MIN_DEPTH_M = 0.1
+#: Places between two features are told apart in so many parts (a quarter of a pixel). Weights are
+#: then so short that no sum of weighted features is rounded, in whatever order it is taken.
+PARTS = 32
 
 
 def _points(grid: BevGrid, heights_m: Sequence[float]) -> np.ndarray:
@@ -78,8 +81,9 @@ class LiftGeometry:
 def _taps(pixels: np.ndarray, camera: int) -> tuple[np.ndarray, np.ndarray]:
     """Return bilinear taps (M, 4) int32 rows of the feature map and (M, 4) float32 weights."""
     # Far-off projections are clamped before they become integers; their weight is dropped later.
-    fx = np.clip((pixels[:, 0] + 0.5) / FEATURE_STRIDE - 0.5, 0, FEATURE_COLS - 1)
-    fy = np.clip((pixels[:, 1] + 0.5) / FEATURE_STRIDE - 0.5, 0, FEATURE_ROWS - 1)
+    place = np.rint(((pixels + 0.5) / FEATURE_STRIDE - 0.5) * PARTS) / PARTS
+    fx = np.clip(place[:, 0], 0, FEATURE_COLS - 1)
+    fy = np.clip(place[:, 1], 0, FEATURE_ROWS - 1)
     x0 = np.minimum(fx.astype(np.int32), FEATURE_COLS - 2)
     y0 = np.minimum(fy.astype(np.int32), FEATURE_ROWS - 2)
     ax, ay = fx - x0, fy - y0

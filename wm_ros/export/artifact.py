@@ -12,7 +12,7 @@ import torch
 from wm_ros.choices import Choices
 from wm_ros.export.lint import check_graph
 from wm_ros.export.onnx import export_graphs
-from wm_ros.model.quant import Quantizer, calibration, fold_batch_norms
+from wm_ros.model.quant import Quantizer, calibration, fold_batch_norms, sharpen
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.artifact import write_manifest
 
@@ -55,6 +55,8 @@ def write_artifact(model: WorldModel, folder: Path, choices: Choices,
     if model.config.teacher:
         raise ValueError('a teacher is not exported, a student that is distilled from it is')
     quantized = any(module.active for module in model.modules() if isinstance(module, Quantizer))
+    fold_batch_norms(model)
+    sharpen(model)
     for graph in export_graphs(model, folder, half=quantized):
         if quantized:
             check_graph(graph, onnx.load(folder / f'{graph}.onnx'))

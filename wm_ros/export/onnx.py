@@ -42,6 +42,7 @@ def export_graphs(model: WorldModel, folder: Path, cameras: int = 6,
         path = folder / f'{name}.onnx'
         _export(PARTS[name](model, specs[name]), specs[name], path, cameras)
         graph = onnx.load(path)
+        part_equal_weights(graph)
         fold_weight_quantizers(graph)
         name_weights(graph, model)
         if half and name in HALF_GRAPHS:
@@ -70,6 +71,21 @@ def _example(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
     if dtype == 'float32':
         return torch.rand(shape)
     return torch.zeros(shape, dtype=getattr(torch, dtype))
+
+
+def part_equal_weights(graph: onnx.ModelProto) -> None:
+    """Give equal weights and scales their own names again: the exporter keeps one of them."""
+    constants = {item.name: item for item in graph.graph.initializer}
+    kept = []
+    for node in graph.graph.node:
+        named = node.op_type == 'Identity' and node.output[0].startswith('model.')
+        source = constants.get(node.input[0]) if named else None
+        if source is None:
+            kept.append(node)
+            continue
+        graph.graph.initializer.append(
+            numpy_helper.from_array(numpy_helper.to_array(source), node.output[0]))
+    _replace_nodes(graph, kept)
 
 
 def fold_weight_quantizers(graph: onnx.ModelProto) -> None:

@@ -2,8 +2,9 @@
 Parity: the same numbers from every backend, held against fake-quantised PyTorch.
 
 Backends get the very inputs that the reference gets, graph by graph, so that one's rounding does
-not feed the next. Equal they cannot be: INT8 rounds at ties, sums in another order fall on the
-other side of one, and what follows amplifies it. So errors are held as distributions. The mean
+not feed the next. Where floating point is between INT8 products, equal they cannot be: INT8 rounds
+at ties, sums in another order fall on the other side of one, and what follows amplifies it. So
+errors are held as distributions. The mean
 says whether the numbers are the same at all; the 99.9th percentile, whether a place, a channel or
 a step is wrong, which a mean would hide. Both are in units of the output's own spread (standard
 deviation over the window), and another window has to be several times further away.
@@ -45,10 +46,11 @@ class AgentTolerance:
 
 
 #: By the coarsest precision of what a graph multiplies: about three times what a right kernel was
-#: seen to do. f16 and bf16 keep 11 and 8 bits of each number. Maps: ground that no camera sees is
-#: one constant a channel, and where that lies on the edge between two INT8 steps, a bias rounded to
-#: int32, as ONNX Runtime keeps it, moves all of that ground by a step: 0.035 spreads in the mean
-#: with one camera. One wrong channel of 32 is a 99.9th percentile near 1.
+#: seen to do. f16 and bf16 keep 11 and 8 bits of each number. Maps of an exact artifact
+#: (`wm_ros.model.quant`) are equal; of another one, ground that no camera sees is one constant a
+#: channel, and where that lies on the edge between two INT8 steps, a bias rounded to int32, as ONNX
+#: Runtime keeps it, moves all of that ground by a step: 0.035 spreads in the mean with one camera.
+#: One wrong channel of 32 is a 99.9th percentile near 1.
 TOLERANCES = {'f32': {'encode': Tolerance(0.05, 0.4), 'fold': Tolerance(1e-5, 1e-4),
                       'rollout': Tolerance(0.004, 0.08)},
               'f16': {'encode': Tolerance(0.05, 0.6), 'fold': Tolerance(0.004, 0.03),

@@ -38,6 +38,8 @@ class Lift(nn.Module):
         batch, _, channels = features.shape[:3]
         rows, cols = FEATURE_GRID.shape
         heights = len(LIFT_HEIGHTS_M)
+        # A sixteenth of a step of what reads them: weighted sums are then the same everywhere.
+        features = self.mix[0].conv.input.finely(features)
         table = features.permute(0, 1, 3, 4, 2).reshape(batch, -1, channels)  # (B, N*h*w, C)
         # A channel of ones: what is sampled from it is the sum of the weights, 0 where unseen.
         ones = table[..., :1] * 0.0 + 1.0  # `ones_like` would fix the exported number of cameras

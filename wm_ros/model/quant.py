@@ -5,6 +5,13 @@ A `Quantizer` is an identity until `calibrate` has seen data; then it rounds as 
 will: int8, zero point 0, one scale a tensor for activations, one a channel for weights. The same
 modules serve calibration, quantisation-aware training and export (QuantizeLinear and
 DequantizeLinear pairs, as TensorRT and OpenVINO read them).
+
+Convolutions are *exact*: scales of their inputs are powers of two, those of their weights have four
+significant bits, and biases are whole steps of the product. Single precision then holds every sum,
+scaled sum and result without rounding, in whatever order a run time computes them, and a tie falls
+the same way everywhere: the encoder's maps are equal to the bit on every backend. Otherwise one
+value in some 100,000 would be rounded the other way, and the eighteen layers behind turn that into
+noise everywhere. Powers of two as scales are trained as in Jain et al. (MLSys 2020).
 """
 
 from __future__ import annotations
@@ -16,14 +23,16 @@ import torch.nn.functional as F
 from torch import nn
 
 QMAX = 127
+#: Significant bits of the scales of exact weights: at most an eighth of their resolution is lost.
+SCALE_BITS = 4
 
 
 class Quantizer(nn.Module):
-    """Fake-quantises an activation with one scale; off until calibrated."""
+    """Fake-quantises an activation with one scale, a power of two if `exact`, once calibrated."""
 
-    def __init__(self, percentile: float = 0.9999):
+    def __init__(self, percentile: float = 0.9999, exact: bool = False):
         super().__init__()
-        self.percentile = percentile
+        self.percentile, self.exact = percentile, exact
         self.register_buffer('scale', torch.ones(()))
         self.register_buffer('enabled', torch.zeros((), dtype=torch.bool))
         self.register_parameter('log_scale', None)
@@ -39,9 +48,21 @@ class Quantizer(nn.Module):
             return x
         if self.log_scale is not None:
             return torch._fake_quantize_learnable_per_tensor_affine(
-                x, self.log_scale.exp(), torch.zeros_like(self.log_scale), -QMAX - 1, QMAX)
+                x, self._learnt(), torch.zeros_like(self.log_scale), -QMAX - 1, QMAX)
         return torch.fake_quantize_per_tensor_affine(
             x, self.scale, torch.zeros((), dtype=torch.int32, device=x.device), -QMAX - 1, QMAX)
+
+    def finely(self, x: torch.Tensor, parts: int = 16) -> torch.Tensor:
+        """Round x to that part of a step, once calibrated: short weights then have exact sums."""
+        if not self.active or self.training:
+            return x
+        part = self.scale * (1.0 / parts)
+        return torch.round(x / part) * part
+
+    def _learnt(self) -> torch.Tensor:
+        """Return the scale as learnt so far; the gradient passes by the rounding to its power."""
+        scale = self.log_scale.exp()
+        return scale + (power_of_two(scale) - scale).detach() if self.exact else scale
 
     def _observe(self, x: torch.Tensor) -> None:
         values = x.abs().flatten().float()
@@ -55,6 +76,7 @@ class Quantizer(nn.Module):
         if self._highs:
             high = max(sum(self._highs) / len(self._highs), 1e-4)
             self.scale.fill_(high / QMAX)
+            self.sharpen()
             self.enabled.fill_(True)
             self.active = True
             self._highs = []
@@ -73,8 +95,15 @@ class Quantizer(nn.Module):
     def settle(self) -> None:
         """Fix the scale where training has left it."""
         if self.log_scale is not None:
-            self.scale.copy_(self.log_scale.exp()[0])
+            self.scale.copy_(self._learnt()[0])
             self.log_scale = None
+            self.sharpen()
+
+    @torch.no_grad()
+    def sharpen(self) -> None:
+        """Make the scale a power of two where it has to be one."""
+        if self.exact:
+            self.scale.copy_(power_of_two(self.scale))
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
@@ -84,15 +113,25 @@ class Quantizer(nn.Module):
 class _QuantWeight:
     """What the two quantised layers share: an INT8 input, INT8 weights, one scale a channel."""
 
-    def _init_quantizers(self) -> None:
-        self.input = Quantizer()
+    def _init_quantizers(self, exact: bool) -> None:
+        self.input = Quantizer(exact=exact)
         self.register_buffer('weight_scale', torch.ones(self.weight.shape[0]))
 
     @torch.no_grad()
     def update_weight_scale(self) -> None:
         """Set the scales from the weights: the largest of each output channel."""
-        high = self.weight.abs().flatten(1).amax(1).clamp_min(1e-8)
-        self.weight_scale.copy_(high / QMAX)
+        scale = self.weight.abs().flatten(1).amax(1).clamp_min(1e-8) / QMAX
+        self.weight_scale.copy_(few_bits(scale) if self.input.exact else scale)
+
+    @torch.no_grad()
+    def sharpen(self) -> None:
+        """Make scales and bias exact, if they have to be and the layer is calibrated."""
+        if not (self.input.exact and self.input.active):
+            return
+        self.input.sharpen()
+        self.weight_scale.copy_(few_bits(self.weight_scale))
+        step = (self.input.scale * self.weight_scale).double()
+        self.bias.copy_(torch.round(self.bias.double() / step) * step)
 
     def rounded_weight(self) -> torch.Tensor:
         if not self.input.active:
@@ -105,11 +144,11 @@ class _QuantWeight:
 
 
 class QuantConv2d(_QuantWeight, nn.Conv2d):
-    """Convolution with an INT8 input and INT8 weights once calibrated."""
+    """Convolution with a bias, an INT8 input and INT8 weights once calibrated, and exact then."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._init_quantizers()
+        self._init_quantizers(exact=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(self.input(x), self.rounded_weight(), self.bias, self.stride,
@@ -121,7 +160,7 @@ class QuantLinear(_QuantWeight, nn.Linear):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._init_quantizers()
+        self._init_quantizers(exact=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(self.input(x), self.rounded_weight(), self.bias)
@@ -192,6 +231,24 @@ def calibration(model: nn.Module):
                 module.update_weight_scale()
 
 
+def power_of_two(scale: torch.Tensor) -> torch.Tensor:
+    """Return the power of two next to each scale, by ratio."""
+    return torch.ldexp(torch.ones_like(scale), torch.log2(scale).round())
+
+
+def few_bits(scale: torch.Tensor) -> torch.Tensor:
+    """Round scales up to `SCALE_BITS` significant bits."""
+    mantissa, exponent = torch.frexp(scale)                 # 0.5 to 1
+    return torch.ldexp(torch.ceil(mantissa * 2 ** SCALE_BITS), exponent - SCALE_BITS)
+
+
+def sharpen(model: nn.Module) -> None:
+    """Make every calibrated convolution of a model exact, in place; a second call does nothing."""
+    for module in model.modules():
+        if isinstance(module, _QuantWeight):
+            module.sharpen()
+
+
 def learn_scales(model: nn.Module) -> None:
     """Let training move the activation scales of a calibrated model."""
     for module in model.modules():
@@ -206,3 +263,4 @@ def settle_scales(model: nn.Module) -> None:
             module.settle()
         if isinstance(module, _QuantWeight):
             module.update_weight_scale()
+    sharpen(model)
