@@ -1,5 +1,7 @@
 """The exported graphs compute what the model computes, in INT8, for any number of cameras."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,19 @@ def test_the_encoder_is_equal_to_the_bit_on_every_backend(exported):
         for key, value in want.items():
             np.testing.assert_array_equal(out[key], value[0].numpy(), f'{name}: {key}')
         backend.close()
+
+
+def test_the_manifest_says_what_it_was_made_with(exported):
+    _, artifact = exported
+    manifest = artifact.manifest
+    assert manifest['versions'] == {
+        'wm_ros': version('wm_ros'), 'torch': torch.__version__, 'onnx': onnx.__version__, 'opset': '17'}
+    for name in ('encode', 'fold', 'rollout'):
+        opsets = {entry.domain: entry.version
+                  for entry in onnx.load(artifact.path / f'{name}.onnx').opset_import}
+        assert opsets[''] == 17
+    assert {'contract', 'normalisation', 'time_step_s', 'grid', 'classes', 'precision', 'training',
+            'files'} <= manifest.keys()
 
 
 def test_exact_scales_by_hand():

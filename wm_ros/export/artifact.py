@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import onnx
 import torch
 
 from wm_ros.choices import Choices
 from wm_ros.export.lint import check_graph
-from wm_ros.export.onnx import export_graphs
+from wm_ros.export.onnx import OPSET, export_graphs
 from wm_ros.model.quant import Quantizer, calibration, fold_batch_norms, sharpen
 from wm_ros.model.world_model import WorldModel
 from wm_ros.runtime.artifact import write_manifest
+from wm_ros.share import share_path
 
 #: What each graph is exported for; a backend reports what it executes.
 PRECISION = {'encode': 'int8', 'fold': 'float16', 'rollout': 'int8+float16'}
@@ -66,4 +68,12 @@ def write_artifact(model: WorldModel, folder: Path, choices: Choices,
                      'skip_channels': config.skip_channels, 'latent_dim': config.latent_dim},
         **choices.to_json(),
         'precision': PRECISION if quantized else FLOAT_PRECISION, 'model': config.to_dict(),
-        'parameters': sum(p.numel() for p in model.parameters()), 'training': dict(training)})
+        'parameters': sum(p.numel() for p in model.parameters()), 'training': dict(training),
+        'versions': versions()})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an artifact is exported with."""
+    package = ElementTree.parse(share_path('package.xml'))
+    return {'wm_ros': package.findtext('version'), 'torch': torch.__version__,
+            'onnx': onnx.__version__, 'opset': str(OPSET)}
