@@ -116,7 +116,8 @@ def test_the_manifest_says_what_it_was_made_with(exported):
     _, artifact = exported
     manifest = artifact.manifest
     assert manifest['versions'] == {
-        'wm_ros': version('wm_ros'), 'torch': torch.__version__, 'onnx': onnx.__version__, 'opset': '17'}
+        'wm_ros': version('wm_ros'), 'torch': torch.__version__, 'onnx': onnx.__version__,
+        'opset': '17'}
     for name in ('encode', 'fold', 'rollout'):
         opsets = {entry.domain: entry.version
                   for entry in onnx.load(artifact.path / f'{name}.onnx').opset_import}
