@@ -6,6 +6,7 @@ Run `python -m wm_ros.sim.shares sim 0 20` for seeds 0 to 19.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from wm_ros.geometry import wrap_angle
 from wm_ros.sim.drive import simulate
 from wm_ros.sim.rigs import rig
+from wm_ros.sim.worlds import WORLDS
 from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, TIME_STEP_S, Truth
 
 
@@ -74,12 +76,20 @@ def shares(world: str, seeds: range, seconds: float = 8.0, range_m: float = 30.0
     return out
 
 
-def main(arguments: list[str]) -> None:
-    world = arguments[0] if arguments else 'sim'
-    first, last = (int(arguments[1]), int(arguments[2])) if len(arguments) > 2 else (0, 20)
-    for name, value in shares(world, range(first, last)).items():
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m wm_ros.sim.shares', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('world', nargs='?', default='sim', choices=list(WORLDS))
+    parser.add_argument('first', nargs='?', type=int, default=0, help='seed (default: 0)')
+    parser.add_argument('end', nargs='?', type=int, help='one past the last (default: FIRST + 20)')
+    options = parser.parse_args(arguments)
+    end = options.first + 20 if options.end is None else options.end
+    if end <= options.first:
+        parser.error(f'want FIRST < END, got {options.first} and {end}')
+    for name, value in shares(options.world, range(options.first, end)).items():
         print(f'{name:15s} {value:7.1f}')
+    return 0
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    sys.exit(main())
