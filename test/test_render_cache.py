@@ -157,5 +157,5 @@ def test_the_version_is_of_the_modules_that_draw_and_of_no_other():
     modules = set(render_cache._modules())
     assert {'wm_ros.sim.render', 'wm_ros.sim.traffic', 'wm_ros.sim.seeds', 'wm_ros.sim.lens',
             'wm_ros.geometry', 'wm_ros.types'} <= modules
-    assert not modules & {'wm_ros.sim.shares', 'wm_ros.image', 'wm_ros.predictor'}
+    assert not modules & {'wm_ros.sim.throughput', 'wm_ros.image', 'wm_ros.predictor'}
     assert len(render_cache.code_version()) == 64

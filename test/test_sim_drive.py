@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+from wm_ros.evaluate.shares import shares
 from wm_ros.geometry import cells_of, relative_pose, transform_points
 from wm_ros.raster import agent_flow, agent_occupancy
 from wm_ros.sim.drive import RANGE_M, simulate
 from wm_ros.sim.observed import observed_cells
 from wm_ros.sim.rigs import random_rig, rig
-from wm_ros.sim.shares import shares
 from wm_ros.types import OUTPUT_GRID, CameraRig, PlanSource
 
 
