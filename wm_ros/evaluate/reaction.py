@@ -85,20 +85,31 @@ def reactions(both: TwoTruths, source: PredictorSource) -> Iterator[Reaction]:
     predictor.reset('a drive begins')
     for sample in both.drive.samples():
         predictor.encode(sample.frames, sample.ego)
-    goes, stops = (Detections.of(f) for f in predictor.forecast_plans(both.plans))
     seen = sample.truth             # of the newest instant, with what is visible
-    partner = match(goes.poses[:, :2], goes.scores, seen.poses[:, :2], seen.visible)
-    moved = expected_end(goes) - expected_end(stops)        # the same agents in the same rows
-    for i in np.flatnonzero(partner >= 0):
-        row = partner[i]
+    goes, stops = ({row: end for row, end in ends(Detections.of(forecast), seen)}
+                   for forecast in predictor.forecast_plans(both.plans))
+    for row in sorted(goes.keys() & stops.keys()):
+        moved = goes[row] - stops[row]
         apart = both.apart_m()[row]
         far = float(np.linalg.norm(apart))
         if not seen.visible[row] or np.linalg.norm(seen.poses[row, :2]) > RANGE_M:
             continue
         if far > INFLUENCED_M:
-            yield Reaction(both.drive.seed, True, far, float(moved[i] @ apart / far))
+            yield Reaction(both.drive.seed, True, far, float(moved @ apart / far))
         elif far < UNTOUCHED_M:
-            yield Reaction(both.drive.seed, False, far, float(np.linalg.norm(moved[i])))
+            yield Reaction(both.drive.seed, False, far, float(np.linalg.norm(moved)))
+
+
+def ends(detections: Detections, truth: Truth) -> Iterator[tuple[int, np.ndarray]]:
+    """
+    Yield which row of the truth each detection found, and where it is expected to end.
+
+    Who is found, and in which order, may depend on the plan by a little.
+    """
+    partner = match(detections.poses[:, :2], detections.scores, truth.poses[:, :2], truth.visible)
+    expected = expected_end(detections)
+    for i in np.flatnonzero(partner >= 0):
+        yield int(partner[i]), expected[i]
 
 
 def expected_end(detections: Detections) -> np.ndarray:
