@@ -129,8 +129,8 @@ def test_the_manifest_says_what_it_was_made_with(exported):
 def test_exact_scales_by_hand():
     scale = torch.tensor([0.3, 0.36, 1.0, 1.4, 1.5, 5e-4])
     assert power_of_two(scale).tolist() == [0.25, 0.25 * 2, 1.0, 1.0, 2.0, 2.0 ** -11]
-    short = torch.tensor([1.0, 1.01, 0.126, 15.1 / 2 ** 12])
-    assert few_bits(short).tolist() == [1.0, 1.125, 9 / 64, 16 / 2 ** 12]
+    short = torch.tensor([1.0, 1.01, 0.126, 15.1 / 2 ** 12, 2.1 / 2 ** 15, 1e-9])
+    assert few_bits(short).tolist() == [1.0, 1.125, 9 / 64, 16 / 2 ** 12, 3 / 2 ** 15, 1 / 2 ** 15]
     layer = QuantConv2d(1, 1, 1)
     with torch.no_grad():
         layer.weight.fill_(127 * 1.01)

@@ -6,12 +6,12 @@ will: int8, zero point 0, one scale a tensor for activations, one a channel for 
 modules serve calibration, quantisation-aware training and export (QuantizeLinear and
 DequantizeLinear pairs, as TensorRT and OpenVINO read them).
 
-Convolutions are *exact*: scales of their inputs are powers of two, those of their weights have four
-significant bits, and biases are whole steps of the product. Single precision then holds every sum,
-scaled sum and result without rounding, in whatever order a run time computes them, and a tie falls
-the same way everywhere: the encoder's maps are equal to the bit on every backend. Otherwise one
-value in some 100,000 would be rounded the other way, and the eighteen layers behind turn that into
-noise everywhere. Powers of two as scales are trained as in Jain et al. (MLSys 2020).
+Convolutions are *exact*: scales of their inputs are powers of two, those of their weights have at
+most four significant bits, and biases are whole steps of the product. Single precision then holds
+every sum, scaled sum and result without rounding, in whatever order a run time computes them, and a
+tie falls the same way everywhere: the encoder's maps are equal to the bit on every backend.
+Otherwise one value in some 100,000 would be rounded the other way, and the eighteen layers behind
+turn that into noise everywhere. Powers of two as scales are trained as in Jain et al. (MLSys 2020).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import nn
 
 QMAX = 127
-#: Significant bits of the scales of exact weights: at most an eighth of their resolution is lost.
-SCALE_BITS = 4
+#: Significant bits of the scales of exact weights, and what they are at least multiples of: finer
+#: ones would leave more than 24 bits between a result at the end of the INT8 range and a tie.
+SCALE_BITS, SCALE_STEP = 4, 2.0 ** -15
 
 
 class Quantizer(nn.Module):
@@ -237,9 +238,10 @@ def power_of_two(scale: torch.Tensor) -> torch.Tensor:
 
 
 def few_bits(scale: torch.Tensor) -> torch.Tensor:
-    """Round scales up to `SCALE_BITS` significant bits."""
-    mantissa, exponent = torch.frexp(scale)                 # 0.5 to 1
-    return torch.ldexp(torch.ceil(mantissa * 2 ** SCALE_BITS), exponent - SCALE_BITS)
+    """Round scales up to `SCALE_BITS` significant bits and to multiples of `SCALE_STEP`."""
+    _, exponent = torch.frexp(scale)
+    step = torch.ldexp(torch.ones_like(scale), exponent - SCALE_BITS).clamp_min(SCALE_STEP)
+    return torch.ceil(scale / step) * step
 
 
 def sharpen(model: nn.Module) -> None:
