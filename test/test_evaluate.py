@@ -110,12 +110,17 @@ def test_rendered_once_scored_alike_and_shown(artifact, tmp_path, capsys, monkey
     monkeypatch.undo()
     assert 'against artifact' in capsys.readouterr().out
     assert page.read_text().startswith('<!doctype html>')
+    assert cli.main([*one, '--artifact', artifact, '--no-plan', '--json',
+                     str(tmp_path / 'unplanned.json')]) == 0
     one[-2:] = ['--no-cache']
     assert cli.main([*one, '--artifact', artifact, '--json', str(tmp_path / 'fresh.json')]) == 0
-    cached, fresh = (json.loads((tmp_path / f'{name}.json').read_text())
-                     for name in ('cached', 'fresh'))
+    cached, fresh, unplanned = (json.loads((tmp_path / f'{name}.json').read_text())
+                                for name in ('cached', 'fresh', 'unplanned'))
     same = cached.pop('against')
     assert fresh.pop('against') == []
     assert cached == fresh
     assert same[0]['headline']['recall']['difference'] == 0.0
+    assert unplanned['no_plan'] and not cached['no_plan']
+    # The tiny model's scores move by a little of the plan.
+    assert unplanned['existence_brier'] != cached['existence_brier']
     assert cached['benchmark'] is None  # one drive with one camera is not the benchmark

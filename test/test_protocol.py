@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from truths import make_agent, make_forecast, make_truth
 
-from wm_ros.data.samples import Sample
+from wm_ros.data.samples import Sample, unplanned
 from wm_ros.evaluate import baselines, protocol
 from wm_ros.evaluate.scores import DriveCounter, Scores
 from wm_ros.evaluate.table import table
@@ -94,6 +94,25 @@ def scores_of(predictors):
 def test_a_forecast_every_half_second_from_the_first_whole_window():
     stamps = [f.stamp_ns // STEP_NS for f, _ in protocol.forecasts(Oracle(0), FakeDrive(0))]
     assert stamps == [15, 20, 25, 30]
+
+
+def test_a_drive_may_keep_its_plan_to_itself():
+    class Noting(Oracle):
+        plans = ()
+
+        def forecast(self, plan):
+            self.plans += (plan,)
+            return super().forecast(plan)
+
+    class Planned(FakeDrive):
+        def samples(self, every, first):
+            return (replace(sample, plan='given') for sample in super().samples(every, first))
+
+    told, untold = Noting(0), Noting(0)
+    assert [f.stamp_ns for f, _ in protocol.forecasts(told, Planned(0))] == [
+        f.stamp_ns for f, _ in protocol.forecasts(untold, unplanned(Planned, 0))]
+    assert set(told.plans) == {'given'} and set(untold.plans) == {None}
+    assert (unplanned(Planned, 3).name, unplanned(Planned, 3).rig) == ('fake', CameraRig(()))
 
 
 def test_a_right_path_among_six_is_found_and_none_among_one():

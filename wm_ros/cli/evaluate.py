@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--choose', type=Path, metavar='FILE',
                         help='score nothing: choose on validation seeds what an artifact carries '
                              'beside its weights, for `wm_ros export --choices FILE`')
+    parser.add_argument('--no-plan', action='store_true',
+                        help='forecast for constant turn rate and velocity, as the node does where '
+                             'nobody tells it the ego plan; simulated drives know it (not bench-v1 '
+                             'then)')
     parser.add_argument('--frames', action='store_true',
                         help='score the predicted camera frames too (wm_ros train --stage frames)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
@@ -135,11 +139,16 @@ def _model(arguments: argparse.Namespace, folder: Path | None, backend: str,
 
 def _open(arguments: argparse.Namespace, default_seeds: str | None = None) -> Dataset:
     from wm_ros.data.render_cache import default_folder
+    from wm_ros.data.samples import unplanned
     from wm_ros.evaluate.datasets import open_dataset
 
     folder = None if arguments.no_cache else arguments.cache or default_folder()
-    return open_dataset(arguments.dataset, arguments.seeds or default_seeds, arguments.seconds,
-                        arguments.rig, arguments.every, folder)
+    dataset = open_dataset(arguments.dataset, arguments.seeds or default_seeds, arguments.seconds,
+                           arguments.rig, arguments.every, folder)
+    if not arguments.no_plan:
+        return dataset
+    return replace(dataset, open_drive=partial(unplanned, dataset.open_drive),
+                   head={**dataset.head, 'benchmark': None})
 
 
 def _render(dataset: Dataset, arguments: argparse.Namespace) -> int:
@@ -223,7 +232,8 @@ def _against_itself(arguments: argparse.Namespace) -> int:
 def _head(arguments: argparse.Namespace, dataset: Dataset, model: _Model) -> dict[str, Any]:
     """Return what a report was made from."""
     return {'dataset': dataset.name, 'artifact': model.folder.name, 'model_hash': model.hash,
-            'backend': model.backend, 'every': arguments.every, **dataset.head}
+            'backend': model.backend, 'every': arguments.every, 'no_plan': arguments.no_plan,
+            **dataset.head}
 
 
 def _write(path: Path | None, report: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from wm_ros.types import CameraRig, EgoPlan, EgoState, FrameSet, Truth
 
@@ -31,3 +31,28 @@ class Drive(Protocol):
 
     def samples(self, every: int, first: int) -> Iterator[Sample]:
         """Yield all instants; those numbered first, first + every, ... carry their truth."""
+
+
+@dataclass(frozen=True)
+class Unplanned:
+    """A drive of which nobody knows where the ego vehicle means to go."""
+
+    drive: Drive
+
+    @property
+    def name(self) -> str:
+        return self.drive.name
+
+    @property
+    def rig(self) -> CameraRig:
+        return self.drive.rig
+
+    def samples(self, every: int, first: int) -> Iterator[Sample]:
+        """Yield the samples of the drive without their plans."""
+        for sample in self.drive.samples(every, first):
+            yield replace(sample, plan=None)
+
+
+def unplanned(open_drive: Callable[[Any], Drive], key: Any) -> Unplanned:
+    """Open a drive of which nobody knows the ego vehicle's plan."""
+    return Unplanned(open_drive(key))
