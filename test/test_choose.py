@@ -140,6 +140,8 @@ def test_everything_is_chosen_at_once_and_an_artifact_takes_it(tmp_path, capsys)
     choices, reached = choose.choose_all(drives, existence, threshold.choose(points), -0.5)
     # At 0.5 precision of the doubtful ones, all of them stay within 0.85 in total.
     assert reached['at_threshold']['precision'] >= 0.85
+    low, high = reached['at_threshold']['precision_ci']     # of two drives: one's to the other's
+    assert 0.8 < low <= reached['at_threshold']['precision'] <= high <= 1.0
     assert reached['existence_ece']['existence'] < 0.1 < reached['existence_ece']['score']
     assert choices.occupancy_weights[1] >= 0.4          # a head that says nothing
     assert reached['occupancy']['chosen']['iou_far_to_2s'] > 60

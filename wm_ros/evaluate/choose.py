@@ -15,7 +15,9 @@ import numpy as np
 
 from wm_ros.choices import Choices, existence_probability
 from wm_ros.decode import AgentTable, no_agents
+from wm_ros.evaluate import metrics
 from wm_ros.evaluate.agents import RANGES_M, Detections, found_by, in_range
+from wm_ros.evaluate.bootstrap import draw_weights, interval
 from wm_ros.evaluate.calibration import LEVELS
 from wm_ros.evaluate.fit_existence import existence_ece, fit_existence
 from wm_ros.evaluate.fit_occupancy import OccupancyCounts, pack, unpack
@@ -94,7 +96,8 @@ def choose_all(drives: list[Collector], existence: tuple[float, float], point: P
     choices = Choices(point.threshold, observed_threshold, existence, spread, weighed.weights)
     seconds = [f'{TIME_STEP_S * (step + 1):g}' for step in range(HORIZON_STEPS)]
     return choices, {
-        'at_threshold': vars(point),
+        'at_threshold': {**vars(point),
+                         'precision_ci': _precision_ci(drives, existence, point.threshold)},
         'existence_ece': {
             'score': existence_ece(judged.score, judged.hit, Choices().existence,
                                    _raw(point.threshold, existence)),
@@ -111,10 +114,11 @@ def choose_all(drives: list[Collector], existence: tuple[float, float], point: P
 def table(choices: Choices, evidence: dict[str, Any]) -> str:
     """Return the choices with what they reach, as lines for a terminal."""
     reached, ece = evidence['at_threshold'], evidence['existence_ece']
-    other = ece['existence_other_drives']
+    other, (low, high) = ece['existence_other_drives'], reached['precision_ci']
     lines = [
         f'threshold {choices.score_threshold:g}: SPA top-6 {reached["spa_top6"]:.1f}, precision '
-        f'{reached["precision"]:.3f}, recall {reached["recall"]:.3f}, EPA {reached["epa"]:.3f}',
+        f'{reached["precision"]:.3f} [{low:.3f}, {high:.3f}], '
+        f'recall {reached["recall"]:.3f}, EPA {reached["epa"]:.3f}',
         f'existence {choices.existence}: ECE {ece["existence"]:.3f} (raw scores '
         f'{ece["score"]:.3f}' + ('' if other is None else f'; chosen on the other half of the '
                                  f'drives {other:.3f}') + ')',
@@ -142,6 +146,18 @@ def _raw(threshold: float, existence: tuple[float, float]) -> float:
     """Return the score that means `threshold`."""
     scores = np.linspace(0, 1, 10_001)
     return float(scores[np.searchsorted(_meant(scores, existence), threshold)])
+
+
+def _precision_ci(drives: list[Collector], existence: tuple[float, float],
+                  threshold: float) -> list[float]:
+    """Return the 95 % interval of precision over drives: what other drives may well show."""
+    counts = []
+    for drive in drives:
+        told = [_meant(one.judged.score, existence) >= threshold for one in drive.seen]
+        counts.append([sum((one.judged.hit & above).sum() for one, above in
+                           zip(drive.seen, told, strict=True)), sum(map(np.sum, told))])
+    sums = draw_weights(len(counts)) @ np.array(counts, np.float64)
+    return [float(end) for end in interval(metrics.ratio(sums[:, 0], sums[:, 1]))]
 
 
 def _held_out(drives: list[Collector], threshold: float) -> float | None:
