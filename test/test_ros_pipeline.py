@@ -17,8 +17,9 @@ from ros_drive import info_of, set_stamp
 from sensor_msgs.msg import CompressedImage
 
 from wm_ros.ros.calibration import Calibration
-from wm_ros.ros.monitor import Level
+from wm_ros.ros.monitor import PROBLEM_NS, Level
 from wm_ros.ros.node import TICK_S
+from wm_ros.ros.odometry import SILENT_NS
 from wm_ros.ros.parameters import settings_from
 from wm_ros.ros.pipeline import FIRST_WAIT_NS, Pipeline
 from wm_ros.ros.worker import MAX_WAITING
@@ -192,6 +193,22 @@ def test_after_a_pause_the_sets_have_the_odometry_of_their_time(bench):
     assert [ego.odom_from_base[0] for ego in b.engine.egos] == pytest.approx(
         [0.1 * number for number in range(12)])
     assert {ego.stamp_ns - START for ego in b.engine.egos} == {n * PERIOD for n in range(12)}
+
+
+def test_bad_odometry_among_good_is_named_and_the_rest_is_used(bench):
+    b = bench(odometry='required')
+    assert b.pipeline._odometry.status(b.now).level == bytes([Level.ERROR])
+    bad, wild = odometry(START + 20 * MS), odometry(START + 30 * MS)
+    bad.pose.pose.orientation.w, wild.twist.twist.linear.x = float('nan'), 400.0
+    b.pipeline.odometry([odometry(START), bad, wild, odometry(START + 40 * MS)])
+    found = b.pipeline._odometry.status(b.now)
+    assert found.level == bytes([Level.ERROR]) and '400 m/s' in found.message
+    assert len(b.pipeline._odometry.history) == 2
+    b.now += PROBLEM_NS
+    b.pipeline.odometry([odometry(START + 60 * MS)])
+    assert b.pipeline._odometry.status(b.now).message == 'ok'
+    b.now += SILENT_NS + 1
+    assert 'no odometry' in b.pipeline._odometry.status(b.now).message
 
 
 def test_diagnostics_count_every_set_that_is_not_forecast(bench):

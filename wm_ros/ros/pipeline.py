@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.image import ImageError
-from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.messages import stamp_ns
 from wm_ros.periods import SLOT_NS
 from wm_ros.ros.calibration import Calibration
 from wm_ros.ros.convert import frame_from_compressed, frame_from_image
-from wm_ros.ros.diagnostics import camera_status, inference_status, status, window_status
+from wm_ros.ros.diagnostics import camera_status, inference_status, window_status
 from wm_ros.ros.monitor import PROBLEM_NS, CameraMonitor, Latencies, Level, Problem
+from wm_ros.ros.odometry import OdometryMonitor
 from wm_ros.ros.parameters import Settings
 from wm_ros.ros.plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.ros.worker import Job, Timing, Worker
@@ -28,8 +28,6 @@ from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer, PushResult
 
 MS = 1_000_000
-#: Odometry that is silent for this long is not waited for.
-ODOMETRY_SILENT_NS = 500 * MS
 #: DDS keeps the order within a topic only, so the first picture may overtake its CameraInfo and the
 #: first odometry: sets wait for those this long from the first one on, as many as the worker then
 #: takes at once.
@@ -62,16 +60,12 @@ class Pipeline:
         self.engine = engine
         self.active = False
         self.fatal: str = ''
-        self.odom_frame = settings.odom_frame
         self.latencies = Latencies()
         self._clock_ns = clock_ns
         self._now_ns = now_ns
         self._publish = publish
         self._seen_ns, self._awake_ns = clock_ns(), 0
-        self._history = EgoHistory()
-        self._odometry_ns: int | None = None
-        self._odometry_awake_ns = 0
-        self._odometry_problem = Problem()
+        self._odometry = OdometryMonitor(settings.odometry, settings.odom_frame)
         self._plan: TimedPlan | None = None
         self._plan_problem = Problem()
         self._failures_in_a_row = 0
@@ -130,7 +124,7 @@ class Pipeline:
             self._buffer.flush()
             self._flushed += len(self._buffer.ready(self._awake())) + len(self._waiting)
             self._waiting.clear()
-            self._history.clear()
+            self._odometry.history.clear()
             self._plan = None
             self._worker.call(lambda: self.engine.reset(reason))
 
@@ -139,6 +133,11 @@ class Pipeline:
         self.settings = settings
         if self.active:
             self._worker.call(lambda: self.engine.change(settings))
+
+    @property
+    def odom_frame(self) -> str:
+        """Return the frame of odometry."""
+        return self._odometry.frame
 
     def _awake(self) -> int:
         """Return the time by which sets wait: the steady clock's without pauses of the process."""
@@ -199,26 +198,9 @@ class Pipeline:
 
     def odometry(self, messages: Sequence[Any]) -> None:
         """Take all nav_msgs/Odometry that wait, so that no set goes on between them."""
-        if any([self._take_odometry(msg) for msg in messages]):
-            self._odometry_ns, self._odometry_awake_ns = self._clock_ns(), self._awake()
-            self._dispatch(self._odometry_awake_ns)
-
-    def _take_odometry(self, msg: Any) -> bool:
-        """Take one; tell whether it is of use."""
-        now = self._clock_ns()
-        try:
-            state = ego_state_from_odometry(msg)
-        except ValueError as err:
-            self._odometry_problem = Problem(str(err), Level.ERROR, now + PROBLEM_NS)
-            return False
-        self.odom_frame = msg.header.frame_id or self.settings.odom_frame
-        result = self._history.push(state)
-        if result is EgoPush.REFUSED:
-            self._odometry_problem = Problem(
-                f'odometry: pose {list(state.odom_from_base)}, speed {state.speed_mps:g} m/s, yaw '
-                f'rate {state.yaw_rate_rps:g} rad/s: beyond physical bounds', Level.ERROR,
-                now + PROBLEM_NS)
-        return result is not EgoPush.REFUSED
+        awake = self._awake()
+        if self._odometry.take(messages, self._clock_ns(), awake):
+            self._dispatch(awake)
 
     def ego_plan(self, msg: Any) -> None:
         """Take a wm_ros/EgoPlan."""
@@ -250,21 +232,15 @@ class Pipeline:
         while self._waiting:
             frames, until = self._waiting[0]
             first = now - self._first_set_ns < FIRST_WAIT_NS
-            if first and (self.calibration.awaits_info or self._awaits_odometry):
+            if first and (self.calibration.awaits_info or self._odometry.awaited):
                 return
-            alive = (self._odometry_ns is not None
-                     and now - self._odometry_awake_ns < ODOMETRY_SILENT_NS)
-            if alive and now < until and not self._history.settled(frames.stamp_ns):
+            if now < until and self._odometry.pending(frames.stamp_ns, now):
                 return
             self._waiting.popleft()
             if self._recalibrated:
                 self._calibrate_engine()
-            ego = self._history.at(frames.stamp_ns)
+            ego = self._odometry.history.at(frames.stamp_ns)
             self._worker.submit(Job(frames, ego, self._plan_for(ego), self._clock_ns()))
-
-    @property
-    def _awaits_odometry(self) -> bool:
-        return self.settings.odometry != 'ignore' and self._odometry_ns is None
 
     def _calibrate_engine(self) -> None:
         self._recalibrated = False
@@ -278,8 +254,8 @@ class Pipeline:
         if self._plan is None or ego is None:
             return None
         try:
-            return self._plan.at(ego, self._history, self.settings.base_frame, self.odom_frame,
-                                 round(self.settings.plan_timeout_s * 1e9))
+            return self._plan.at(ego, self._odometry.history, self.settings.base_frame,
+                                 self.odom_frame, round(self.settings.plan_timeout_s * 1e9))
         except PlanError as err:
             self._plan_problem = Problem(str(err), Level.WARN, self._clock_ns() + PROBLEM_NS)
             return None
@@ -326,7 +302,7 @@ class Pipeline:
         """Return the statuses of cameras, odometry, window and inference."""
         now, period = self._clock_ns(), self.period_ns
         found = [camera_status(camera, now, period) for camera in self.cameras.values()]
-        found.append(self._odometry_status(now))
+        found.append(self._odometry.status(now))
         forecast, made = self._last or (None, 0)
         found.append(window_status(forecast, now, made, period, {
             'sets_formed': self._buffer.formed, 'sets_used': self._buffer.used,
@@ -343,14 +319,3 @@ class Pipeline:
             counters.failures - before_failures,
             {'last_failure': self.last_failure, 'waiting': self._worker.waiting}))
         return found
-
-    def _odometry_status(self, now: int) -> Any:
-        level, text = Level.OK, 'ok'
-        if self.settings.odometry == 'ignore':
-            text = 'ignored by parameter'
-        elif now < self._odometry_problem.until_ns:
-            level, text = self._odometry_problem.level, self._odometry_problem.text
-        elif self._odometry_ns is None or now - self._odometry_ns > ODOMETRY_SILENT_NS:
-            level = Level.ERROR if self.settings.odometry == 'required' else Level.WARN
-            text = 'no odometry: the trained mask stands in for it'
-        return status('odometry', level, text, {'frame': self.odom_frame})
