@@ -112,6 +112,7 @@ def test_rendered_once_scored_alike_and_shown(artifact, tmp_path, capsys, monkey
     assert page.read_text().startswith('<!doctype html>')
     assert cli.main([*one, '--artifact', artifact, '--no-plan', '--json',
                      str(tmp_path / 'unplanned.json')]) == 0
+    assert 'without the ego plan' in capsys.readouterr().out
     one[-2:] = ['--no-cache']
     assert cli.main([*one, '--artifact', artifact, '--json', str(tmp_path / 'fresh.json')]) == 0
     cached, fresh, unplanned = (json.loads((tmp_path / f'{name}.json').read_text())

@@ -94,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         for model, other in zip(models[1:], scores[1:], strict=True)]
     print(f'{report["dataset"]}: {report["artifact"]}, model {report["model_hash"][:12]}'
           + (f', {report["benchmark"]} {report["benchmark_hash"][:12]}'
-             if report.get('benchmark') else ''))
+             if report.get('benchmark') else '')
+          + (', without the ego plan' if arguments.no_plan else ''))
     print(table(report))
     for entry in report['against']:
         print('\n' + comparison(entry))
