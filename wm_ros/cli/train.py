@@ -1,5 +1,5 @@
 """
-Train a model on simulated drives: single frames first, then time.
+Train a model on simulated drives: single frames first, then time, then the ego plan.
 
 One folder holds everything, and the same command takes a run up where it stopped; with
 `--call-minutes` it stops early and leaves the rest to the next call. `--run` names an overlay of
@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from wm_ros.train.config import Settings
 
     add_run(parser)
-    parser.add_argument('--stage', choices=('all', 'render', 'frame', 'encode', 'window', 'frames'),
+    parser.add_argument('--stage', choices=('all', 'render', 'frame', 'encode', 'window', 'plan',
+                                             'frames'),
                         default='all', help='frames: future camera frames, on the artifact of '
                         '--start, which stays as it is (default: all but that)')
     parser.add_argument('--pack', type=Path, metavar='OUT',
@@ -33,7 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from wm_ros.train.config import Settings
     from wm_ros.train.frames import frames_stage
-    from wm_ros.train.pipeline import encode, frame_stage, render, train, window_stage
+    from wm_ros.train.pipeline import (
+        encode,
+        frame_stage,
+        plan_stage,
+        render,
+        train,
+        window_stage,
+    )
     from wm_ros.train.shards import pack, unpack
 
     if arguments.pack or arguments.unpack:
@@ -43,6 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     settings = settings_of(arguments, 'train', Settings)
     stage = {'all': train, 'render': render, 'frame': frame_stage, 'encode': encode,
-             'window': window_stage, 'frames': frames_stage}[arguments.stage]
+             'window': window_stage, 'plan': plan_stage, 'frames': frames_stage}[arguments.stage]
     print(stage(arguments.folder, settings))
     return 0

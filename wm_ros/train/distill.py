@@ -29,6 +29,7 @@ from wm_ros.train.config import Settings
 from wm_ros.train.loop import load_model
 from wm_ros.train.match import current_gaps, map_gap, output_gaps
 from wm_ros.train.pipeline import frame_stage, window_seeds, window_stage
+from wm_ros.train.plan import plan_stage
 from wm_ros.train.stages import AGENT_OUTPUTS, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore
 from wm_ros.train.targets import window_sample
@@ -180,7 +181,8 @@ def answer(teacher: Path, settings: Settings) -> ClipStore:
 
 
 def distill(folder: Path, teacher: Path, settings: Settings, weights: DistillSettings) -> Path:
-    """Train both stages of a student under the model of a teacher's run; return its checkpoint."""
+    """Train a student under the model of a teacher's run, all stages; return its checkpoint."""
     answer(teacher, settings)
     frame_distill(folder, teacher, settings, weights)
-    return window_distill(folder, teacher, settings, weights)
+    window_distill(folder, teacher, settings, weights)
+    return plan_stage(folder, settings)

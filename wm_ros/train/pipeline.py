@@ -1,5 +1,5 @@
 """
-The whole run: render, learn single frames, encode streams, learn time.
+The whole run: render, learn single frames, encode streams, learn time, learn to read the plan.
 
 Everything lies in one folder: `frames/`, `drives/` and `windows/` with clips, checkpoints and
 loss curves, and stage one's encoder, by which workers encode the streams of stage two. Each part
@@ -34,6 +34,7 @@ from wm_ros.train.encode import (
 from wm_ros.train.grow import grown
 from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
 from wm_ros.train.parallel import World, joined
+from wm_ros.train.plan import plan_stage
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore, complete, produce
 from wm_ros.train.targets import frame_sample, window_sample
@@ -45,9 +46,10 @@ __all__ = ['RUNS', 'Settings', 'calibration_frames', 'calibration_windows', 'enc
 
 
 def train(folder: Path, settings: Settings) -> Path:
-    """Run both stages; return the checkpoint of the last."""
+    """Run all stages; return the checkpoint of the last."""
     frame_stage(folder, settings)
-    return window_stage(folder, settings)
+    window_stage(folder, settings)
+    return plan_stage(folder, settings)
 
 
 def begin(folder: Path, settings: Settings, world: World, stage: str) -> None:

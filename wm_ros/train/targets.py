@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -70,13 +71,11 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     for the few who do another thing under the other plan of a window that is told twice.
     """
     i = int(rng.integers(len(clip['ends'])))
-    stress = np.ones(len(clip['agents_0']), np.float32)
-    twice = len(set(clip['ends'].tolist())) < len(clip['ends'])
-    if twice and rng.random() < TWICE_SHARE:
+    if told_twice(clip) and rng.random() < TWICE_SHARE:
         i = len(clip['ends']) - int(rng.integers(1, 3))
-    if twice and i >= len(clip['ends']) - 2:
-        told = [clip[f'agents_{len(clip["ends"]) - n}'][:, 20:22] for n in (1, 2)]
-        stress[np.abs(told[0] - told[1]).max(1) > INFLUENCED_M] = INFLUENCED_STRESS
+    stress = np.ones(len(clip['agents_0']), np.float32)
+    if i >= len(clip['ends']) - 2:
+        stress[influenced(clip)] = INFLUENCED_STRESS
     # `skip`, `plans` and truth are stored in the order of the drive.
     end = int(clip['ends'][i])
     mask = np.ones(WINDOW_FRAMES, np.float32)
@@ -91,6 +90,21 @@ def window_sample(clip: dict[str, np.ndarray], rng: np.random.Generator) -> dict
             'frame_mask': mask, 'odometry_mask': np.array([known]),
             'plans': clip['plans'][i], 'ego_motion': clip['motion'][i], 'stress': stress,
             **truth_targets(clip, i, STEPS)}
+
+
+def told_twice(clip: Mapping[str, np.ndarray]) -> bool:
+    """Return whether the last two windows of a clip are one, under two plans of the ego vehicle."""
+    ends = clip['ends']
+    return len(ends) > 1 and ends[-1] == ends[-2]
+
+
+def influenced(clip: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return who does another thing under the other plan (64,); nobody where there is none."""
+    count = len(clip['ends'])
+    if not told_twice(clip):
+        return np.zeros(len(clip['agents_0']), bool)
+    ends = [clip[f'agents_{i}'][:, 20:22] for i in (count - 2, count - 1)]
+    return np.abs(ends[0] - ends[1]).max(1) > INFLUENCED_M
 
 
 def stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
