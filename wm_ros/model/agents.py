@@ -19,6 +19,8 @@ from wm_ros.types import (
 
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
+#: A logit of what is no maximum; half precision holds it.
+NOWHERE = -1e4
 #: Offsets of the ego plan from an agent are read on a scale that is finest within these metres.
 NEAR_M = 10.0
 
@@ -28,25 +30,33 @@ def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, 
     Return scores and cells (B, count) of the highest local maxima of centre logits (B, S, S).
 
     A cell is a maximum when nothing within about 0.6 m of it is higher; cells are flat indices.
+    Where there are fewer maxima, the rest has a score of 0.
     """
-    heat = torch.sigmoid(centre)[:, None]
+    heat = centre[:, None]
     highest = F.max_pool2d(heat, 3, stride=1, padding=1)
     fine = centre.shape[-1] > 2 * FEATURE_GRID.cols
     if fine:    # cells of 0.31 m: the two cells next to it on each side too, which makes a disc
         for length in ((1, 5), (5, 1)):
             padding = (length[0] // 2, length[1] // 2)
             highest = torch.maximum(highest, F.max_pool2d(heat, length, 1, padding))
-    heat = heat * (heat >= highest)  # a product: `zeros_like` would fix the exported batch
+    heat = torch.where(heat >= highest, heat, NOWHERE)
     if not fine:
-        return torch.topk(heat.flatten(1), count, dim=1)
+        best, cell = torch.topk(heat.flatten(1), count, dim=1)
+        return torch.sigmoid(best), cell
     # Of four cells in a square one at most is a maximum: a quarter of the places to sort.
     half = centre.shape[-1] // 2
     best, which = F.pixel_unshuffle(heat, 2).max(1)                          # (B, S/2, S/2)
-    score, square = torch.topk(best.flatten(1), count, dim=1)
+    best, square = torch.topk(best.flatten(1), count, dim=1)
     which = which.flatten(1).gather(1, square)
-    row = 2 * torch.div(square, half, rounding_mode='floor') + torch.div(which, 2,
-                                                                         rounding_mode='floor')
-    return score, row * (2 * half) + 2 * (square % half) + which % 2
+    (row, col), (down, right) = divided(square, half), divided(which, 2)
+    return torch.sigmoid(best), (2 * row + down) * (2 * half) + 2 * col + right
+
+
+def divided(number: torch.Tensor, by: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return quotient and remainder of whole numbers from 0 on."""
+    # Floored division and % export to a dozen nodes, for negative numbers.
+    quotient = torch.div(number, by, rounding_mode='trunc')
+    return quotient, number - quotient * by
 
 
 class Attention(nn.Module):
@@ -94,7 +104,7 @@ class AgentDecoder(nn.Module):
         self.box = nn.Sequential(nn.Linear(agent_dim, agent_dim), nn.ReLU(),
                                  nn.Linear(agent_dim, 9 + 5 + len(AGENT_CLASSES)))
         # Begins as nothing, so that a model that did without can be trained on.
-        self.from_plan = nn.Sequential(nn.Linear(4 * HORIZON_STEPS + 1, agent_dim), nn.ReLU(),
+        self.from_plan = nn.Sequential(nn.Linear(4 * HORIZON_STEPS, agent_dim), nn.ReLU(),
                                        nn.Linear(agent_dim, agent_dim)) if sees_plan else None
         if self.from_plan is not None:
             nn.init.zeros_(self.from_plan[-1].weight)
@@ -106,8 +116,6 @@ class AgentDecoder(nn.Module):
         # short training until they are plausible.
         nn.init.normal_(self.mode[-1].weight, std=0.01)
         nn.init.zeros_(self.mode[-1].bias)
-        self.register_buffer('cells_m', torch.as_tensor(self.grid.centres_m()).reshape(-1, 2),
-                             persistent=False)
         time = TIME_STEP_S * torch.arange(1, HORIZON_STEPS + 1, dtype=torch.float32)
         self.register_buffer('time_s', time, persistent=False)
 
@@ -117,29 +125,33 @@ class AgentDecoder(nn.Module):
         """
         Decode agents at cells (B, A) from the map `now` (B, C, R, R) and tokens (B, 256, dim).
 
-        A map (1, C, R, R) serves several rows of the same cells: plans over one scene.
+        Over one scene, plans have one map (1, C, R, R), and cells and scores (1, A) for all.
         Cells are flat indices of the centre grid. `score` (B, A) is the centre probability, `bias`
         (B, 1, 1, A) masks padding. `ego` are the plans (B, 6, 3) and whether they hold (B, 1), as
         `WorldModel.rollout` takes them; where time plays no part they are left out. Returns the
         `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
         """
-        rows, cols = self.grid.shape
-        patch = rows // TOKEN_ROWS
-        row, col = torch.div(cell, cols, rounding_mode='floor'), cell % cols
-        around = self.neighbourhood(now, row[:now.shape[0]], col[:now.shape[0]])
-        token = (torch.div(row, patch, rounding_mode='floor') * TOKEN_ROWS
-                 + torch.div(col, patch, rounding_mode='floor'))
-        tokens = gather_rows(state, token)
-        place = self.cells_m[cell]                           # (B, A, 2)
-        where = torch.cat([place / 50.0, torch.stack([row % patch, col % patch], -1) / patch], -1)
-        query = (self.from_map(around) + self.from_token(tokens)
-                 + self.from_place(where.to(around.dtype))
-                 + self.from_score(score[..., None].to(around.dtype)))
+        return self.heads(*self.queries(now, state, score, cell, bias), ego)
+
+    def queries(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
+                cell: torch.Tensor, bias: torch.Tensor | None = None
+                ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what agents are read from, (B, A, D), and their cells' middles (B, A, 2), m."""
+        row, col = divided(cell, self.grid.cols)
+        around = self.neighbourhood(now, row, col)
+        patch = self.grid.rows // TOKEN_ROWS
+        (token_row, down), (token_col, right) = divided(row, patch), divided(col, patch)
+        tokens = gather_rows(state, token_row * TOKEN_ROWS + token_col)
+        place = torch.stack([self.grid.x_min_m + (col + 0.5) * self.grid.cell_m,
+                             self.grid.y_min_m + (row + 0.5) * self.grid.cell_m], -1)   # (B, A, 2)
+        where = torch.cat([place / 50.0, torch.stack([down, right], -1) / patch], -1)
+        query = (self.from_map(around) + self.from_place(where.to(around.dtype))
+                 + self.from_score(score[..., None].to(around.dtype)) + self.from_token(tokens))
         for scene, others, mlp in zip(self.scene, self.others, self.mlps, strict=True):
             query = scene(query, state)
             query = others(query, query, bias)
             query = query + mlp(query)
-        return self.heads(query, place, ego)
+        return query, place
 
     def neighbourhood(self, now: torch.Tensor, row: torch.Tensor,
                       col: torch.Tensor) -> torch.Tensor:
@@ -148,12 +160,16 @@ class AgentDecoder(nn.Module):
 
         Returns (B, A, 9 * C); outside the map is zero.
         """
-        padded = F.pad(now.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(1, 2)
-        wide = FEATURE_GRID.cols + 2
-        offsets = [dy * wide + dx for dy in range(3) for dx in range(3)]
-        corner = (torch.div(row, self.centre_cells, rounding_mode='floor') * wide
-                  + torch.div(col, self.centre_cells, rounding_mode='floor'))
-        return torch.cat([gather_rows(padded, corner + offset) for offset in offsets], -1)
+        rows, cols = FEATURE_GRID.shape
+        row, _ = divided(row, self.centre_cells)
+        col, _ = divided(col, self.centre_cells)
+        offset = torch.arange(9, device=row.device) - 4     # of the middle one in reading order
+        down = torch.div(offset + 4, 3, rounding_mode='trunc') - 1
+        row, col = row[..., None] + down, col[..., None] + offset - 3 * down    # (B, A, 9)
+        inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
+        index = row.clamp(0, rows - 1) * cols + col.clamp(0, cols - 1)
+        around = gather_rows(now.permute(0, 2, 3, 1).flatten(1, 2), index.flatten(1))
+        return (around.unflatten(1, (-1, 9)) * inside[..., None].to(around.dtype)).flatten(2)
 
     def heads(self, query: torch.Tensor, place: torch.Tensor,
               ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
@@ -167,9 +183,7 @@ class AgentDecoder(nn.Module):
         if self.from_plan is not None and ego is not None:
             plans, known = ego
             meeting = relative_plan(plans, position.detach(), ahead, velocity.detach(), self.time_s)
-            known = known[:, None].expand(-1, query.shape[1], -1)
-            told = self.from_plan(torch.cat([meeting * known, known], -1).to(query.dtype))
-            query = query + told
+            query = query + self.from_plan(meeting.to(query.dtype)) * known[:, None].to(query.dtype)
         modes = self.mode(F.relu(query[:, :, None] + self.mode_query)).float()  # (B, A, K, 31)
         logits = modes[..., 0]
         path = modes[..., 1:].unflatten(-1, (HORIZON_STEPS, 5))
@@ -212,5 +226,7 @@ def facing(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return table (B, L, C) at rows (B, A): (B, A, C)."""
+    """Return table (B, L, C) at rows (B, A), or at the same rows (1, A) for all: (B, A, C)."""
+    if rows.shape[0] == 1:
+        return torch.index_select(table, 1, rows[0])
     return torch.gather(table, 1, rows[..., None].expand(-1, -1, table.shape[-1]))

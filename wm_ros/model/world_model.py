@@ -69,10 +69,7 @@ class WorldModel(nn.Module):
             score, cells = peaks(dense['centre'])
         else:
             score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
-        count = states.shape[0]
-        if skip.shape[0] == 1:
-            score, cells = score.expand(count, -1), cells.expand(count, -1)
-        return {**dense, 'agent_score': score,
+        return {**dense, 'agent_score': score.expand(states.shape[0], -1),
                 **self.agents(dense['now'], states[:, 0], score, cells, bias,
                               (plans, odometry_mask))}
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -21,13 +19,12 @@ from wm_ros.runtime.openvino_fold import BY_FRAME, split_newest
 from wm_ros.runtime.openvino_layout import channels_first, channels_last, hold_channels_last
 from wm_ros.runtime.openvino_lift import rewrite_lifts
 from wm_ros.runtime.openvino_resize import Raised, raise_all, take_resizes
+from wm_ros.runtime.openvino_rollout import Rollout, of_plan, split_rollout
 from wm_ros.runtime.openvino_split import Cut, split_at
+from wm_ros.runtime.openvino_steps import Branch, Part, Settings, Step, executed_kernels
 from wm_ros.runtime.openvino_warp import rewrite_warps
 from wm_ros.types import WINDOW_FRAMES
 
-#: Layer types, as the CPU plugin names them, whose precision says how a graph executes.
-_HEAVY = ('Convolution', 'FullyConnected', 'MatMul', 'Deconvolution', 'ScaledDotProductAttention')
-_ALIASES = {'i8': 'i8', 'u8': 'i8', 'f32': 'f32', 'f16': 'f16', 'bf16': 'bf16'}
 _ALL_FRAMES, _OLDER, _NEWEST = (slice(None), slice(WINDOW_FRAMES - 1),
                                 slice(WINDOW_FRAMES - 1, None))
 
@@ -44,6 +41,8 @@ class OpenVinoBackend(GraphBackend):
     With fewer cameras than threads, decoding and encoding leave a core idle: threads are then
     shared between the encoder and the older frames' part of the fold, which `begin` starts beside.
     For throughput they are shared so with any number of cameras, and by the rollout too.
+
+    In a rollout the dense maps of each plan are decoded beside each other and beside the agents.
     """
 
     name = 'openvino'
@@ -61,7 +60,7 @@ class OpenVinoBackend(GraphBackend):
         shared = self.throughput or sizes.get('N', 1) < self.threads
         beside = self.threads // 2 if shared else 0
         whole = graph != 'encode' and not self.throughput
-        settings = _Settings(self._core, self.options['device'], self._precision(graph, artifact),
+        settings = Settings(self._core, self.options['device'], self._precision(graph, artifact),
                              self.threads - (0 if whole else beside), beside)
         opened = _Graph(settings, graph, artifact, sizes, self.channels_last)
         give_back_memory()
@@ -84,49 +83,6 @@ class OpenVinoBackend(GraphBackend):
         return 'bf16' if 'BF16' in able else 'f32'
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """How a graph is compiled; `beside` threads run what is begun early, 0 for no such thing."""
-
-    core: ov.Core
-    device: str
-    precision: str
-    threads: int
-    beside: int
-
-    def compile(self, model: ov.Model, precision: str, threads: int) -> ov.CompiledModel:
-        return self.core.compile_model(model, self.device, {
-            'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads,
-            'NUM_STREAMS': '1', 'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False})
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A model that is a part of a graph: which rows it takes of inputs that go by frame."""
-
-    model: ov.Model
-    precision: str
-    frames: slice
-
-
-@dataclass
-class _Step:
-    """A part ready to run, with what of the graph's inputs is bound to it."""
-
-    request: ov.InferRequest
-    takes: dict[str, slice]
-    bound: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def bind(self, name: str, array: np.ndarray) -> None:
-        """Let the part read from this memory, which stays as it is as long as it is bound."""
-        array = array[self.takes[name]]
-        known = self.bound.get(name)
-        # Binding costs more than comparing; the predictor hands in the same arrays again.
-        if known is None or known.ctypes.data != array.ctypes.data:
-            self.request.set_tensor(name, ov.Tensor(array, shared_memory=True))
-        self.bound[name] = array
-
-
 class _Graph(LoadedGraph):
     """
     One graph as steps in a row, each a compiled model, and maps that OpenCV enlarges at the end.
@@ -134,53 +90,108 @@ class _Graph(LoadedGraph):
     The first `_ahead` steps need nothing of the newest frame and can be begun before the rest.
     """
 
-    def __init__(self, settings: _Settings, graph: str, artifact: Artifact,
+    def __init__(self, settings: Settings, graph: str, artifact: Artifact,
                  sizes: Mapping[str, int], held_last: frozenset[str]) -> None:
         super().__init__(graph, artifact.specs[graph], sizes)
-        model = settings.core.read_model(artifact.graph(graph))
-        self.check_names([port.get_any_name() for port in model.inputs],
-                         [port.get_any_name() for port in model.outputs])
-        model.reshape({item.name: ov.PartialShape(list(item.resolve(**sizes)))
-                       for item in self.spec.inputs})
+        model = self._read(settings.core, artifact, sizes)
         names = {item.name for item in (*self.spec.inputs, *self.spec.outputs)}
         self._last = held_last & names
         for name in self._last & set(self.outputs):
             turned = channels_last(self.outputs[name])
             self.outputs[name] = channels_first(np.zeros(turned.shape, turned.dtype))
-        parts, self._ahead, raised = _parts(model, settings.precision, self._last)
-        self._steps: list[_Step] = []
+        self._threads = settings.threads
         self.kernels = Counter()
-        made: dict[str, ov.InferRequest] = {}
+        parts, self._ahead, raised = _parts(model, settings.precision)
+        cut = self._cut(parts[0].model, settings.core, artifact) if raised else None
+        if cut is not None:
+            parts = [Part(cut.dynamics, settings.precision, _ALL_FRAMES)]
+        made: dict[str, ov.Tensor] = {}
+        self._steps = []
         for number, part in enumerate(parts):
             threads = settings.beside if number < self._ahead else 0
-            compiled = settings.compile(part.model, part.precision, threads or settings.threads)
-            self.kernels += executed_kernels(compiled)
-            self._add(compiled, part.frames, made)
-        for name, array in self.outputs.items():
-            if name in made:
-                self._give(made[name], name, array)
-        self._raised = [(_plane(made[one.source].get_tensor(one.source).data, one.map),
-                         _plane(self.outputs[one.output], one.plane)) for one in raised]
-        self._threads = settings.threads
+            compiled = self._compile(settings, part, threads or settings.threads)
+            self._steps.append(self._step(compiled, part.frames, made))
+        self._branches: list[Branch] = []
+        self._raised: list[tuple[np.ndarray, np.ndarray]] = []
+        if cut is None:
+            self._raised = [self._maps(made, one, one.map) for one in raised]
+        else:
+            self._branch(cut, settings, made, raised)
         self._helpers = ThreadPoolExecutor(max(1, settings.threads - 1), 'wm_ros_maps')
         self._aside = ThreadPoolExecutor(1, 'wm_ros_begin') if settings.beside else None
         self._given: dict[str, np.ndarray] = {}
         self._begun: tuple[dict[str, np.ndarray], Future[None]] | None = None
 
-    def _add(self, compiled: ov.CompiledModel, frames: slice,
-             made: dict[str, ov.InferRequest]) -> None:
-        """Add a step that takes what those before it have `made`, and the graph's inputs."""
+    def _read(self, core: ov.Core, artifact: Artifact, sizes: Mapping[str, int]) -> ov.Model:
+        """Return the graph as it is in the file, for these sizes."""
+        model = core.read_model(artifact.graph(self.name))
+        self.check_names([port.get_any_name() for port in model.inputs],
+                         [port.get_any_name() for port in model.outputs])
+        model.reshape({item.name: ov.PartialShape(list(item.resolve(**sizes)))
+                       for item in self.spec.inputs})
+        return model
+
+    def _cut(self, model: ov.Model, core: ov.Core, artifact: Artifact) -> Rollout | None:
+        """Return a rollout cut in three, None for any other graph."""
+        sizes = {**self.sizes, 'P': 1}
+        single = model if sizes == self.sizes else (
+            _parts(self._read(core, artifact, sizes), 'f32')[0][0].model)
+        return split_rollout(model, single)
+
+    def _compile(self, settings: Settings, part: Part, threads: int,
+                 at_once: int = 1) -> ov.CompiledModel:
+        """Compile a part for so many runs at once, each in so many threads."""
+        compiled = settings.compile(hold_channels_last(part.model, self._last), part.precision,
+                                    threads, at_once)
+        self.kernels += executed_kernels(compiled)
+        return compiled
+
+    def _step(self, compiled: ov.CompiledModel, frames: slice,
+              made: dict[str, ov.Tensor]) -> Step:
+        """Return a step that takes what those before it have `made`, and the graph's inputs."""
         request = compiled.create_infer_request()
         wanted = {item.name for item in self.spec.inputs}
         takes = {}
         for port in compiled.inputs:
             name = next(name for name in port.get_names() if name in wanted or name in made)
             if name in made:
-                request.set_tensor(name, made[name].get_tensor(name))
+                request.set_tensor(name, made[name])
             else:
                 takes[name] = frames if name in BY_FRAME else _ALL_FRAMES
-        made.update({name: request for port in compiled.outputs for name in port.get_names()})
-        self._steps.append(_Step(request, takes))
+        for name in (name for port in compiled.outputs for name in port.get_names()):
+            if name in self.outputs:
+                self._give(request, name, self.outputs[name])
+            made[name] = request.get_tensor(name)
+        return Step(request, takes)
+
+    def _branch(self, cut: Rollout, settings: Settings, made: dict[str, ov.Tensor],
+                raised: Sequence[Raised]) -> None:
+        """Add what runs side by side: the rest of a rollout, and the dense maps plan by plan."""
+        plans = self.sizes['P']
+        at_once = min(self._threads, plans + 1)
+        rest, dense = (Part(model, settings.precision, _ALL_FRAMES)
+                       for model in (cut.rest, cut.decoder))
+        compiled = self._compile(settings, rest, self._threads // at_once)
+        states = dict(made)
+        step = self._step(compiled, _ALL_FRAMES, made)
+        self._branches.append(Branch(step, [self._maps(made, one, one.map) for one in raised
+                                            if one.source != cut.dense]))
+        compiled = self._compile(settings, dense, self._threads // at_once, min(at_once, plans))
+        for plan in range(plans):
+            own = {name: ov.Tensor(of_plan(states[name].data, tuple(port.get_shape()), plan),
+                                   shared_memory=True)
+                   for port in compiled.inputs for name in port.get_names() if name in states}
+            step = self._step(compiled, _ALL_FRAMES, own)
+            count = int(np.prod(own[cut.dense].shape[:2]))
+            self._branches.append(Branch(step, [
+                self._maps(own, one, one.map % count) for one in raised
+                if one.source == cut.dense and one.map // count == plan]))
+
+    def _maps(self, made: Mapping[str, ov.Tensor], one: Raised,
+              number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a small map and the map of an output that it is enlarged into."""
+        return (_plane(made[one.source].data, number),
+                _plane(self.outputs[one.output], one.plane))
 
     def _give(self, request: ov.InferRequest, name: str, array: np.ndarray) -> None:
         """Have an output written into its array."""
@@ -215,6 +226,8 @@ class _Graph(LoadedGraph):
         given = self._taken(inputs)
         done = self._ahead if self._was_begun(given) else 0
         self._run(self._steps[done:], given)
+        if self._branches:
+            self._run_beside(given)
         raise_all(self._raised, self._helpers, self._threads)
 
     def close(self) -> None:
@@ -253,15 +266,30 @@ class _Graph(LoadedGraph):
             self._begun = None
 
     @staticmethod
-    def _run(steps: Sequence[_Step], given: Mapping[str, np.ndarray]) -> None:
+    def _run(steps: Sequence[Step], given: Mapping[str, np.ndarray]) -> None:
         for step in steps:
-            for name in step.takes:
-                step.bind(name, given[name])
-            step.request.infer()
+            step.run(given)
+
+    def _run_beside(self, given: Mapping[str, np.ndarray]) -> None:
+        """Run the branches in as many threads as there are, the longest first."""
+        waiting = deque(self._branches)
+
+        def work() -> None:
+            while waiting:
+                try:
+                    branch = waiting.popleft()
+                except IndexError:      # another thread was quicker
+                    return
+                branch.run(given)
+
+        helping = [self._helpers.submit(work)
+                   for _ in range(min(self._threads, len(self._branches)) - 1)]
+        work()
+        for future in helping:
+            future.result()
 
 
-def _parts(model: ov.Model, precision: str, held_last: frozenset[str]
-           ) -> tuple[list[_Part], int, list[Raised]]:
+def _parts(model: ov.Model, precision: str) -> tuple[list[Part], int, list[Raised]]:
     """
     Return the parts of a graph in order, and the maps that are enlarged at the end.
 
@@ -271,22 +299,20 @@ def _parts(model: ov.Model, precision: str, held_last: frozenset[str]
     rewrite_keys(model)
     halves = split_newest(model)
     if halves is not None:
-        early = _warped(halves[0], precision, held_last, _OLDER)
-        return [*early, *_warped(halves[1], precision, held_last, _NEWEST)], len(early), []
+        early = _warped(halves[0], precision, _OLDER)
+        return [*early, *_warped(halves[1], precision, _NEWEST)], len(early), []
     model, raised = take_resizes(model)
-    return _warped(model, precision, held_last, _ALL_FRAMES), 0, raised
+    return _warped(model, precision, _ALL_FRAMES), 0, raised
 
 
-def _warped(model: ov.Model, precision: str, held_last: frozenset[str],
-            frames: slice) -> list[_Part]:
+def _warped(model: ov.Model, precision: str, frames: slice) -> list[Part]:
     """Return a model with its warps rewritten, in two parts where these need more precision."""
     warped = rewrite_warps(model)
-    model = hold_channels_last(model, held_last)
     if not warped or precision == 'f32':
-        return [_Part(model, precision, frames)]
+        return [Part(model, precision, frames)]
     # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
     before, after = split_at(model, [Cut(warped[0], warped[0], 'warped', 'warped')])
-    return [_Part(before, 'f32', frames), _Part(after, precision, frames)]
+    return [Part(before, 'f32', frames), Part(after, precision, frames)]
 
 
 def _plane(maps: np.ndarray, number: int) -> np.ndarray:
@@ -304,19 +330,3 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim:
         trim(0)
-
-
-def executed_kernels(compiled: ov.CompiledModel) -> Counter[str]:
-    """Count the heavy layers by the precision in which the plugin runs them."""
-    counts: Counter[str] = Counter()
-    for operation in compiled.get_runtime_model().get_ops():
-        info = operation.get_rt_info()
-        if str(_info(info, 'layerType')) in _HEAVY:
-            found = str(_info(info, 'runtimePrecision')).lower()
-            counts[_ALIASES.get(found, found)] += 1
-    return counts
-
-
-def _info(info: Any, key: str) -> Any:
-    value = info[key] if key in info else ''
-    return value.value if hasattr(value, 'value') else value

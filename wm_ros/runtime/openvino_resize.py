@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import openvino as ov
+from openvino import opset15 as ops
 
 from wm_ros.runtime.openvino_split import Cut, split_at
 
@@ -64,10 +65,13 @@ def take_resizes(model: ov.Model) -> tuple[ov.Model, list[Raised]]:
 
     What follows them only moves maps: it is run once, on maps that are numbered, to see where to.
     """
-    cuts = [Cut(node.input_value(0), node.output(0), f'small{i}', f'large{i}')
-            for i, node in enumerate(last_resizes(model))]
-    if not cuts:
+    resizes = last_resizes(model)
+    if not resizes:
         return model, []
+    for node in resizes:
+        _spread(node.input_value(0).get_node())
+    cuts = [Cut(node.input_value(0), node.output(0), f'small{i}', f'large{i}')
+            for i, node in enumerate(resizes)]
     before, after = split_at(model, cuts)
     compiled = ov.Core().compile_model(after, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     given, owners = {}, []
@@ -85,6 +89,25 @@ def take_resizes(model: ov.Model) -> tuple[ov.Model, list[Raised]]:
     return before, raised
 
 
+def _spread(node: ov.Node) -> None:
+    """
+    Say a DepthToSpace as one transposition, from channels innermost to maps one after the other.
+
+    OpenVINO would spread the channels in the order of memory of a convolution, and turn the result.
+    """
+    attributes = node.get_attributes()
+    if node.get_type_name() != 'DepthToSpace' or attributes['mode'] != 'depth_first':
+        return
+    block = attributes['block_size']
+    count, channels, rows, cols = node.get_input_shape(0)
+    maps = channels // block ** 2
+    last = ops.transpose(node.input_value(0), np.array([0, 2, 3, 1]))
+    cells = ops.reshape(last, np.array([count, rows, cols, maps, block, block]), False)
+    spread = ops.transpose(cells, np.array([0, 3, 1, 4, 2, 5]))
+    node.output(0).replace(ops.reshape(
+        spread, np.array([count, maps, rows * block, cols * block]), False).output(0))
+
+
 @dataclass(frozen=True)
 class Raised:
     """Map number `map` of tensor `source` becomes map number `plane` of `output`, enlarged."""
@@ -99,12 +122,13 @@ def raise_all(maps: Sequence[tuple[np.ndarray, np.ndarray]], pool: Executor, thr
     """Enlarge maps (h, w) into others (H, W), half-pixel bilinear, in so many threads."""
     if not maps:
         return
-    waiting = [pool.submit(_raise, maps[at::threads]) for at in range(1, threads)]
-    _raise(maps[::threads])
+    waiting = [pool.submit(raise_maps, maps[at::threads]) for at in range(1, threads)]
+    raise_maps(maps[::threads])
     for future in waiting:
         future.result()
 
 
-def _raise(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def raise_maps(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Enlarge maps (h, w) into others (H, W), half-pixel bilinear."""
     for small, large in maps:
         cv2.resize(small, large.shape[::-1], dst=large, interpolation=cv2.INTER_LINEAR)

@@ -39,11 +39,11 @@ def split_at(model: ov.Model, cuts: Sequence[Cut]) -> tuple[ov.Model, ov.Model]:
     for result in model.get_results():
         (late if names & _ancestors([result]) else early).append(result)
     first, second = [*gifts, *early], late
-    return (ov.Model(first, _needed(model.get_parameters(), first)),
-            ov.Model(second, _needed([*model.get_parameters(), *entries], second)))
+    return (ov.Model(first, needed(model.get_parameters(), first)),
+            ov.Model(second, needed([*model.get_parameters(), *entries], second)))
 
 
-def _needed(parameters: list[ov.Node], results: list[ov.Node]) -> list[ov.Node]:
+def needed(parameters: list[ov.Node], results: list[ov.Node]) -> list[ov.Node]:
     """Return the parameters that these results depend on."""
     reached = _ancestors(results)
     return [item for item in parameters if item.get_name() in reached]
