@@ -1,5 +1,7 @@
 """A run that begins as another one: grown, with its norms back, with its heads and its streams."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,19 @@ def test_stage_two_alone_goes_on_with_the_streams_of_its_start(student, tmp_path
     assert (folder / 'windows').resolve() == student / 'windows'
     assert drawn == [3, 16]     # a few frames at first, all at the end
     assert not (folder / 'frame.safetensors').exists()      # its encoder is another
+
+
+def test_stage_one_is_kept_where_only_the_agents_see_more(tmp_path, monkeypatch):
+    """A run whose agents saw no ego plan goes on as one whose agents do: it encodes as before."""
+    monkeypatch.setattr(pipeline, 'calibration_frames', lambda run: calibration_frames(run, 2))
+    with monkeypatch.context() as before:
+        before.setitem(PRESETS, 'tiny', replace(PRESETS['tiny'], plan_in_agents=False))
+        blind = make_run(tmp_path / 'blind')
+    folder, given = tmp_path / 'seeing', settings(blind, preset='tiny')
+    pipeline.begin(folder, given, pipeline.World(), 'window')
+    pipeline.adopt(folder, given)
+    assert (folder / 'frame.safetensors').resolve() == blind / 'frame.safetensors'
+    assert load_model(folder / 'frame_model.safetensors').config.plan_in_agents
 
 
 def test_stage_two_alone_wants_streams(student, tmp_path):

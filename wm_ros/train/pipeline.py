@@ -12,7 +12,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ from wm_ros.train.encode import (
     window_setup,
     write_encoder,
 )
-from wm_ros.train.grow import grown
+from wm_ros.train.grow import MORE, grown
 from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
 from wm_ros.train.parallel import World, joined
 from wm_ros.train.plan import plan_stage
@@ -191,7 +191,8 @@ def adopt(folder: Path, settings: Settings) -> None:
         raise ValueError(f'{source}: stage two alone wants a run with encoded streams to start '
                          'from, got no windows/ there')
     model = started(settings, folder)
-    same = model.config == load_start(source).config
+    before = load_start(source).config
+    same = replace(before, **{name: getattr(model.config, name) for name in MORE}) == model.config
     for name in ('windows', *(('encoder', 'frame.safetensors') if same else ())):
         if (source / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to(source / name)

@@ -118,9 +118,15 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     """Tune encoder and lift of `model` in place, on frames."""
     trainer = FrameTrainer(model.config)
     # A distilled student's checkpoint has projections beside, which are not needed any more.
-    trainer.load_state_dict({name: value for name, value
-                             in load_file(folder / 'frame.safetensors').items()
-                             if not name.startswith('project_')})
+    lacking = trainer.load_state_dict({name: value for name, value
+                                       in load_file(folder / 'frame.safetensors').items()
+                                       if not name.startswith('project_')}, strict=False)
+    # A run may have begun as one whose agents did not see the ego plan, which no frame has.
+    unknown = [name for name in (*lacking.missing_keys, *lacking.unexpected_keys)
+               if not name.startswith('model.agents.from_plan.')]
+    if unknown:
+        raise ValueError(f'{folder / "frame.safetensors"}: want the weights of stage one of this '
+                         f'model, got others from {unknown[0]} on')
     fold_batch_norms(trainer)
     trainer.model.encoder, trainer.model.lift = model.encoder, model.lift
     trainer.to(settings.device, memory_format=torch.channels_last)
