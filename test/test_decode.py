@@ -79,7 +79,7 @@ def test_layers_by_hand():
     raw['flow'][0, 3, 1, 5, 6] = -1.5
     observed = np.ones((200, 200), dtype=bool)
     observed[0, :5] = False
-    layers = decode.decode_layers(raw, 0, observed)
+    layers = decode.decode_layers(raw, 0, decode.decode_ground(raw, observed))
     assert layers.occupancy_agents[2, 10, 20] == 191
     assert layers.occupancy_agents[1, 10, 20] == 0
     assert layers.road[:, 50, 60].tolist() == [203, 127, 64]     # 203.2, 127, 63.5
@@ -181,7 +181,8 @@ def test_nothing_has_the_shapes_of_something():
     something = decode.decode_agents(outputs(), 0, 0.5)
     for name in nothing.__dataclass_fields__:
         assert getattr(nothing, name).shape == getattr(something, name).shape
-    real = decode.decode_layers(outputs(), 0, np.ones((200, 200), dtype=bool))
+    raw = outputs()
+    real = decode.decode_layers(raw, 0, decode.decode_ground(raw, np.ones((200, 200), bool)))
     for name in layers.__dataclass_fields__:
         assert getattr(layers, name).shape == getattr(real, name).shape
         assert getattr(layers, name).dtype == getattr(real, name).dtype

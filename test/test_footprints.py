@@ -99,9 +99,10 @@ def test_the_forecast_is_the_weighted_sum_and_hidden_ground_is_never_free():
     assert len(everybody) == 1 < MAX_AGENTS
     observed = np.ones((200, 200), bool)
     observed[ROW, COL + 1] = False
-    codes = decode.decode_layers(raw, 0, observed, everybody, (0.5, 0.8)).occupancy_agents
+    ground = decode.decode_ground(raw, observed)
+    codes = decode.decode_layers(raw, 0, ground, everybody, (0.5, 0.8)).occupancy_agents
     raw['agent_score'][0, 0] = 0.45
-    unsure = decode.decode_layers(raw, 0, observed, decode.decode_agents(raw, 0, 0.1), (0.5, 0.8))
+    unsure = decode.decode_layers(raw, 0, ground, decode.decode_agents(raw, 0, 0.1), (0.5, 0.8))
     assert codes[0, ROW, COL] == round(254 * (0.5 * 0.8 + 0.8 * 0.5))
     assert codes[0, ROW + 1, COL] == round(254 * (0.5 * 0.5 + 0.8 * 0.5))
     assert codes[0, 0, 0] == round(254 * 0.25)
@@ -111,7 +112,7 @@ def test_the_forecast_is_the_weighted_sum_and_hidden_ground_is_never_free():
     assert (codes[:, ~observed] >= 127).all()
     raw['agent_score'][0, 0] = 0.5
     # Neutral weights leave the head's word alone, byte for byte.
-    alone, neutral = (decode.decode_layers(raw, 0, observed), decode.decode_layers(
-        raw, 0, observed, everybody, Choices().occupancy_weights))
+    alone, neutral = (decode.decode_layers(raw, 0, ground), decode.decode_layers(
+        raw, 0, ground, everybody, Choices().occupancy_weights))
     for name in alone.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(alone, name), getattr(neutral, name))

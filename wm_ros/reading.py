@@ -46,13 +46,13 @@ class OutputReader:
         choices = self._choices
         score = choices.score_threshold if score_threshold is None else score_threshold
         observed = choices.observed_threshold if observed_threshold is None else observed_threshold
-        read = partial(self._read_plan, outputs, dec.observed_ground(outputs, observed, seen),
-                       score)
-        if count == 1:
+        read = partial(self._read_plan, outputs, score, dec.decode_ground(
+            outputs, dec.observed_ground(outputs, observed, seen)))
+        if count == 1:  # agents beside maps in two threads: what it gains, waking one costs
             return [read(0)]
         return list(self._threads.map(read, range(count)))
 
-    def _read_plan(self, outputs: dict[str, np.ndarray], ground: np.ndarray, score: float,
+    def _read_plan(self, outputs: dict[str, np.ndarray], score: float, ground: dec.Ground,
                    row: int) -> Read:
         try:
             everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), self._choices)
