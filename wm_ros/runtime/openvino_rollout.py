@@ -40,16 +40,16 @@ def split_rollout(model: ov.Model, single: ov.Model) -> Rollout | None:
     """
     Cut a rollout of static shapes whose last enlargements are taken out; None for another graph.
 
-    `single` is the same for one plan. Both give small maps by the same names.
+    `single` is the same for one plan. Both give small maps by the same names, and both are spent.
     """
-    cut, alone = _cut(model), _cut(single)
-    if cut is None or alone is None:
+    dense = [port.get_any_name() for port in single.outputs
+             if list(port.get_shape())[:1] == [HORIZON_STEPS]]
+    cut = _cut(model) if len(dense) == 1 else None
+    if cut is None:
         return None
-    dense = [port for port in alone[1].outputs if list(port.get_shape())[:1] == [HORIZON_STEPS]]
-    if len(dense) != 1:
-        return None
-    name = dense[0].get_any_name()
-    return Rollout(cut[0], _giving(alone[1], name, True), _giving(cut[1], name, False), name)
+    alone = cut[1].clone() if single is model else _cut(single)[1]
+    return Rollout(cut[0], _giving(alone, dense[0], True), _giving(cut[1], dense[0], False),
+                   dense[0])
 
 
 def of_plan(values: np.ndarray, shape: tuple[int, ...], plan: int) -> np.ndarray:
@@ -58,8 +58,7 @@ def of_plan(values: np.ndarray, shape: tuple[int, ...], plan: int) -> np.ndarray
 
 
 def _cut(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
-    """Return what comes before the states (P, 7, 256, dim) and what after, None without any."""
-    model = model.clone()
+    """Cut a graph before the states (P, 7, 256, dim) and after them; None without any."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == 'ShapeOf':       # no use of the values
             shape = np.array(node.get_input_shape(0), node.get_element_type().to_dtype())
