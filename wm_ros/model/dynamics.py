@@ -135,14 +135,17 @@ class Dynamics(nn.Module):
     def forward(self, latent: torch.Tensor, plans: torch.Tensor, motion: torch.Tensor,
                 known: torch.Tensor) -> torch.Tensor:
         """
-        Roll the latent (B, 256, latent_dim) out under plans (B, 6, 3).
+        Roll the latent (B, 256, latent_dim) out under plans (B, 6, 3), one (1, ...) under all.
 
         `motion` (B, 2) is speed and yaw rate, `known` (B, 1) the odometry mask. Returns the
         states of now and of every 0.5 s, (B, 7, 256, dim).
         """
         offsets, steps = self.ego(plans, motion, known)
         anchors = self.anchors(offsets)
-        x = torch.cat([anchors, self.enter(latent) + self.place], 1)
+        tokens = self.enter(latent) + self.place
+        if latent.shape[0] == 1:
+            tokens = tokens.expand(anchors.shape[0], -1, -1)
+        x = torch.cat([anchors, tokens], 1)
         for layer in self.layers:
             x = layer(x)
         return self.roll(self.norm(x[:, anchors.shape[1]:]), steps)

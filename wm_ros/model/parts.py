@@ -40,8 +40,8 @@ class Rollout(Part):
     def forward(self, latent, skip, plans, ego_motion, odometry_mask) -> tuple[torch.Tensor, ...]:
         count = plans.shape[0]
         out = self.model.rollout(
-            latent[None].expand(count, -1, -1), skip[None], plans,
-            ego_motion[None].expand(count, -1), odometry_mask[None].expand(count, -1))
+            latent[None], skip[None], plans, ego_motion[None].expand(count, -1),
+            odometry_mask[None].expand(count, -1))
         # What lies there now is the same under every plan.
         out = {**out, 'road': out['road'][0], 'observed': out['observed'][0]}
         return tuple(out[spec.name] for spec in self.spec.outputs)

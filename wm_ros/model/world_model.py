@@ -57,7 +57,8 @@ class WorldModel(nn.Module):
                 cells: torch.Tensor | None = None,
                 bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """
-        Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
+        Forecast from the latent under plans (B, 6, 3), all inputs with the same batch, or the
+        latent and `skip` of one scene for all plans.
 
         Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training. With
         `skip` of one scene, (1, C, R, R), the plans are alternatives in it: who is there now is
