@@ -4,8 +4,7 @@ Hold every backend on this machine against fake-quantised PyTorch, over benchmar
 First the raw outputs, graph by graph over the first drive, within the tolerances that
 docs/backends.md states; then the headline figures of every backend over all drives, each running on
 its own outputs: within 0.2 points of each other. A backend that is absent is listed as absent.
-Ends with exit code 1 where one is out. The reference is slow: about two minutes a drive on two
-cores.
+Ends with exit code 1 where one is out. The reference takes most of the time.
 """
 
 from __future__ import annotations

@@ -57,12 +57,11 @@ class WorldModel(nn.Module):
                 cells: torch.Tensor | None = None,
                 bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """
-        Forecast from the latent under plans (B, 6, 3), all inputs with the same batch, or the
-        latent and `skip` of one scene for all plans.
+        Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
 
         Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training. With
-        `skip` of one scene, (1, C, R, R), the plans are alternatives in it: who is there now is
-        looked for once, so every plan has the same agents in the same rows.
+        latent and `skip` of one scene, (1, ...), the plans are alternatives in it: who is there now
+        is looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
         dense = self.decoder(states, self.newest(latent, skip))
