@@ -1,5 +1,7 @@
 """The rollout in three parts side by side: the same numbers, whatever the plans and threads."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,13 @@ def test_each_plan_says_what_it_says_alone(three):
     alone.close()
     for name in ('occupancy', 'flow'):
         np.testing.assert_allclose(together[name][0], first[name][0], **CLOSE, err_msg=name)
+
+
+def test_the_library_s_choice_of_threads_is_all_there_are():
+    made = rollout(plans=1, threads=0)
+    assert made._threads == len(os.sched_getaffinity(0))
+    assert outputs(made, 1)['flow'].std() > 0
+    made.close()
 
 
 def test_a_run_again_is_equal_to_the_bit(three):

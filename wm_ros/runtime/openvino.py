@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,6 +55,7 @@ class OpenVinoBackend(GraphBackend):
         """Start the library; it runs the artifact as exported."""
         check_form(artifact, self.name, '')
         self._core = ov.Core()
+        self.threads = self.threads or len(os.sched_getaffinity(0))
 
     def open(self, graph: str, artifact: Artifact, sizes: Mapping[str, int]) -> LoadedGraph:
         """Compile one graph for static sizes."""
