@@ -48,7 +48,7 @@ def folder(tmp_path):
 def reaction_m(folder):
     """Return how far the influenced ones' expected ends are apart along x, on average."""
     model = load_model(folder / 'model.safetensors').eval()
-    table = plan.table_of(model, ClipStore(folder / 'windows'), torch.device('cpu'))
+    table, _ = plan.tables_of(model, ClipStore(folder / 'windows'), torch.device('cpu'))
     known = torch.ones(len(table['plans']), 1)
     with torch.no_grad():
         out = model.agents.heads(table['queries'], table['places'], (table['plans'], known))

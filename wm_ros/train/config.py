@@ -28,7 +28,7 @@ class Settings:
     window_clips: int = 1000
     window_batch: int = 6
     window_minutes: float = 45.0
-    plan_steps: int = 2000          # in which the futures learn to read the ego plan (--stage plan)
+    plan_steps: int = 4000          # in which the futures learn to read the ego plan (--stage plan)
     frames_clips: int = 400         # of future camera frames (--stage frames)
     frames_batch: int = 3
     frames_minutes: float = 20.0

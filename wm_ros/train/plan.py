@@ -3,9 +3,10 @@ Stage three: the agents' futures learn to read the ego plan; all else stays as i
 
 Six modes hold both answers, so in stage two hardly anything pulls at the few weights between the
 plan and the futures: where somebody reacts it is one road user among many. Here they alone learn,
-from the windows that are told twice and in which somebody does another thing, both tellings side by
-side, at ten times the rate. Since nothing before them moves, their queries are worked out once, and
-a step takes milliseconds.
+at ten times the rate: half of each step from windows that are told twice and in which somebody does
+another thing, both tellings side by side, half from any windows, without which everybody else's
+futures become worse. Since nothing before them moves, their queries are worked out once, and a step
+takes milliseconds.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from wm_ros.train.stages import agent_queries
 from wm_ros.train.store import ClipStore
 from wm_ros.train.targets import INFLUENCED_STRESS, collate, influenced, inside, window_sample
 
-#: Pairs of tellings a step, and what they are learnt with.
-PAIRS, RATE, WARMUP = 6, 5e-3, 50
+#: Pairs of tellings a step, other windows beside them, and what they are learnt with.
+PAIRS, OTHERS, RATE, WARMUP = 6, 12, 5e-3, 50
 #: Fewer pairs would be learnt by heart.
 ENOUGH = 8
 
@@ -66,57 +67,70 @@ def plan_stage(folder: Path, settings: Settings) -> Path:
         if world.rank == 0 and settings.plan_steps:
             model = load_model(path).eval().requires_grad_(False)
             device = world.device(settings.device)
-            table = table_of(model.to(device), ClipStore(folder / 'windows'), device)
-            if table is not None and model.agents.from_plan is not None:
+            tables = tables_of(model.to(device), ClipStore(folder / 'windows'), device)
+            if tables is not None and model.agents.from_plan is not None:
                 if done.exists() and done.stat().st_mtime < path.stat().st_mtime and \
                         notes_of(path).get('stage') != 'plan':
                     done.unlink()               # it was learnt in front of other weights
-                learn(model, table, folder, settings)
+                learn(model, *tables, folder, settings)
                 save_model(model, path, {'stage': 'plan'})
         world.wait()
     return path
 
 
-def learn(model: WorldModel, table: Table, folder: Path, settings: Settings) -> None:
-    """Fit the weights between plan and futures on pairs drawn from a table."""
+def learn(model: WorldModel, told: Table, others: Table, folder: Path,
+          settings: Settings) -> None:
+    """Fit the weights between plan and futures on rows drawn from both tables."""
     trainer = PlanTrainer(model)
     trainer.requires_grad_(True)
-    pairs = len(table['plans']) // 2
+    pairs, device = len(told['plans']) // 2, told['plans'].device
     random = np.random.default_rng(settings.seed)
 
+    def drawn(below: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(random.integers(below, size=count)).to(device)
+
     def step(progress: float) -> dict[str, torch.Tensor]:
-        first = 2 * torch.from_numpy(random.integers(pairs, size=PAIRS)).to(table['plans'].device)
+        first = 2 * drawn(pairs, PAIRS)
         rows = torch.stack([first, first + 1], 1).flatten()
-        return trainer({name: value[rows] for name, value in table.items()})
+        other = drawn(len(others['plans']), OTHERS)
+        return trainer({name: torch.cat([told[name][rows], others[name][other]])
+                        for name in told})
 
     fit(trainer, step, Schedule(settings.plan_steps, rate=RATE, warmup=WARMUP), folder, 'plan')
 
 
-def table_of(model: WorldModel, store: ClipStore, device: torch.device) -> Table | None:
+def tables_of(model: WorldModel, store: ClipStore,
+              device: torch.device) -> tuple[Table, Table] | None:
     """
-    Return queries and truth of all windows told twice to another end, pair by pair.
+    Return queries and truth of all windows told twice to another end, and of one window a clip.
 
-    `queries` (2 P, A, D), `places` (2 P, A, 2), `plans` (2 P, 6, 3), `agents` (2 P, 64, 29),
-    `stress` (2 P, 64); None where there are too few pairs.
+    `queries` (M, A, D), `places` (M, A, 2), `plans` (M, 6, 3), `agents` (M, 64, 29), `stress`
+    (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego vehicle
+    brakes. None where there are too few of those.
     """
-    pairs = []
+    told, others = [], []
     for path in store.paths():
         with np.load(path) as file:
+            count = len(file['ends'])
             if influenced(file).any():
-                pairs.append(pair_of(model, dict(file), device))
-    print(f'plan: {len(pairs)} windows that are told twice to another end', file=sys.stderr,
+                told.append(rows_of(model, dict(file), (count - 2, count - 1), device))
+            others.append(rows_of(model, dict(file), (0,), device))
+    print(f'plan: {len(told)} windows that are told twice to another end', file=sys.stderr,
           flush=True)
-    if len(pairs) < ENOUGH:
+    if len(told) < ENOUGH:
         return None
-    return {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
+    return tuple({name: torch.cat([rows[name] for rows in table]) for name in table[0]}
+                 for table in (told, others))
 
 
 @torch.no_grad()
-def pair_of(model: WorldModel, clip: dict[str, np.ndarray], device: torch.device) -> Table:
-    """Return the two tellings of a clip's newest window as rows of the table."""
-    count, draw = len(clip['ends']), np.random.default_rng(0)
-    counts = np.where(influenced(clip), INFLUENCED_STRESS, 1.0).astype(np.float32)
-    batch = collate([window_sample(only(clip, i), draw) for i in (count - 2, count - 1)], device)
+def rows_of(model: WorldModel, clip: dict[str, np.ndarray], windows: tuple[int, ...],
+            device: torch.device) -> Table:
+    """Return windows of a clip as rows of a table, nothing missing in them."""
+    draw = np.random.default_rng(0)
+    counts = np.where(influenced(clip) if len(windows) > 1 else False, INFLUENCED_STRESS, 1.0)
+    counts = np.broadcast_to(counts, (len(windows), len(clip['agents_0']))).astype(np.float32)
+    batch = collate([window_sample(only(clip, i), draw) for i in windows], device)
     for name in ('frame_mask', 'odometry_mask'):
         batch[name] = torch.ones_like(batch[name])
     latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
@@ -131,4 +145,4 @@ def pair_of(model: WorldModel, clip: dict[str, np.ndarray], device: torch.device
     rows = batch['agents'].shape[1]             # the true ones come first
     return {'queries': queries[:, :rows], 'places': places[:, :rows], 'plans': batch['plans'],
             'agents': batch['agents'],
-            'stress': torch.from_numpy(counts).to(device).expand(2, -1)}
+            'stress': torch.from_numpy(counts).to(device)}
