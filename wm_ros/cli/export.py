@@ -117,6 +117,8 @@ def training_notes(folder: Path, weights: str) -> dict[str, Any]:
     stages = ['frame', 'window']
     if weights == 'quantized':
         stages += ['quantize_encoder', 'quantize_dynamics']
+    if (folder / 'plan.safetensors').is_file():
+        stages.append('plan')
     reached = {stage: notes_of(folder / f'{stage}.safetensors') for stage in stages}
     return {'settings': settings, 'weights': weights,
             **{stage: {'steps': int(notes['step']), 'seconds': float(notes['elapsed_s'])}
