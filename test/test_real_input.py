@@ -91,7 +91,8 @@ def test_a_forecast_for_every_complete_window_at_the_recordings_own_rate(tmp_pat
         assert -blurred <= unseen <= UNSEEN + blurred, counts
         oldest = min(stamp - duration_ns(info.window.span) for stamp, info in forecasts.items())
         assert blurred or stamps[unseen] <= oldest, (
-            f'{unseen} sets are missing, and not the first: {counts}')
+            f'{unseen} sets are missing, and not the first: {counts}, without forecast are '
+            f'{[i for i, stamp in enumerate(stamps) if stamp not in forecasts]}')
         complete = stamps[max(unseen, 0) + WINDOW_FRAMES - 1:]
     made = [s for s in complete if s in forecasts]
     assert stamps[-1] in forecasts      # the newest always is

@@ -28,6 +28,8 @@ from wm_ros.ros.raw import header_stamp_ns, message_class
 PICTURES = (COMPRESSED, IMAGE)
 #: What a player sends beforehand and once: transforms are latched.
 LATCHED_SUFFIX = '/tf_static'
+#: Seconds that the player outlives its last message: one that is under way is lost with its writer.
+LINGER_S = 1.0
 
 
 class Player:
@@ -115,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 1
             time.sleep(0.5)     # discovery of the last subscriber settles
             result = player.play(parsed.rate)
+            time.sleep(LINGER_S)
     except BagError as err:
         print(f'player: {err}', file=sys.stderr)
         return 1
