@@ -172,10 +172,12 @@ def relative(got, want):
 
 
 #: Root mean square over that of the parent. Rounding to INT8 falls the other way here and there,
-#: so the encoder, eighteen such layers deep, is furthest off: about as far as OpenVINO is. Of the
-#: 64 scores the last few are other peaks where half precision makes neighbours equal.
+#: so the encoder, eighteen such layers deep, is furthest off: about as far as OpenVINO is.
 TOLERANCE = {'memory': 0.025, 'skip': 0.02, 'latent': 0.001, 'occupancy': 0.005, 'flow': 0.02,
-             'road': 0.003, 'observed': 0.003, 'agent_score': 0.012}
+             'road': 0.003, 'observed': 0.003, 'agent_score': 0.003}
+#: Scores are held to that among the surest. Behind them half precision makes neighbouring cells
+#: equal, other peaks take the last places, and every one after them moves.
+SUREST, LAST_SCORES = 32, 0.012
 #: Largest difference, in the units of the contract.
 AGENT_TOLERANCE = {'agent_box': 0.05, 'trajectories': 0.2, 'agent_class': 0.1,
                    'mode_logits': 0.05, 'trajectory_spread': 0.05, 'agent_log_sigma': 0.05}
@@ -188,9 +190,12 @@ def test_it_computes_what_its_parent_computes(shipped, forms, inputs, graph):
     for item in shipped.specs[graph].outputs:
         item.check(got[item.name], **SIZES)
         if item.name in TOLERANCE:
-            assert relative(got[item.name], want[item.name]) < TOLERANCE[item.name], item.name
+            rows = slice(SUREST if item.name == 'agent_score' else None)
+            assert relative(got[item.name][:, rows], want[item.name][:, rows]) < \
+                TOLERANCE[item.name], item.name
     if graph != 'rollout':
         return
+    assert relative(got['agent_score'], want['agent_score']) < LAST_SCORES
     # Agents come in the order of their scores, and equal ones may change places. One may be off:
     # where motion just decides which end is the front, a path turns round.
     for plan in range(SIZES['P']):
