@@ -72,6 +72,24 @@ def test_a_second_peak_inside_the_box_of_a_bus_goes():
     np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.9, 0.7])
 
 
+def test_a_companion_stands_by_its_peak_and_by_no_other():
+    raw, last = outputs(), decode.FIRST_COMPANION
+    rows = [0, 1, last, last + 1, last + 2]
+    raw['agent_class'][0, :, 6] = 9.0
+    raw['agent_score'][0, rows] = [0.95, 0.9, 0.8, 0.7, 0.6]
+    # Two companions of the first, nearer than doubles may be, and one of the second.
+    raw['agent_box'][0, rows, :2] = [[0, 0], [0, 2], [0, 0.2], [0, -0.1], [0, 1.8]]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.9, 0.8, 0.7, 0.6])
+    # Where the second peak is a double of the first, its companion goes too.
+    raw['agent_box'][0, 1, :2] = [0, 0.45]
+    raw['agent_box'][0, last + 2, :2] = [0, 0.7]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.8, 0.7])
+    # One that comes too near to another peak than its own is that one's double: here the third
+    # of the first peak stands 0.45 m from the second, which is further from it than the first.
+    raw['agent_box'][0, rows, :2] = [[0, 0], [0, 0.85], [0, 0.41], [0, -0.1], [0, 3.0]]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.9, 0.7, 0.6])
+
+
 def test_layers_by_hand():
     raw = outputs()
     raw['occupancy'][0, 2, 10, 20] = np.log(3)              # p = 0.75 -> round(190.5) = 191

@@ -14,6 +14,7 @@ import numpy as np
 
 from wm_ros.choices import Choices, existence_probability
 from wm_ros.footprints import MAX_FLOW_M, footprints
+from wm_ros.runtime.contract import COMPANIONS, MAX_AGENTS
 from wm_ros.types import AGENT_CLASSES, HORIZON_STEPS, MODES, OUTPUT_GRID, ROAD_LAYERS
 
 #: An agent's centre lies on the grid, give or take; nothing drives or grows beyond these.
@@ -32,10 +33,12 @@ MAX_CORRELATION = 0.98
 DUPLICATE_M = 1.0
 DUPLICATE_ON_FOOT_M = 0.5
 DUPLICATE_INSIDE = 0.8
+#: Rows of the raw outputs from here on are companions of the ones before.
+FIRST_COMPANION = MAX_AGENTS - COMPANIONS
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
 NEUTRAL = Choices()
-_ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
+ON_FOOT = np.array([name in ('pedestrian', 'animal') for name in AGENT_CLASSES])
 UNOBSERVED = 255
 
 
@@ -111,7 +114,7 @@ def decode_agents(outputs: Mapping[str, np.ndarray], plan: int, score_threshold:
     keep = keep[np.argsort(-score[keep], kind='stable')]
     box = outputs['agent_box'][plan][keep]                                  # (A, 9)
     classes = softmax(outputs['agent_class'][plan][keep])                   # (A, 8)
-    alone = _without_duplicates(box, _ON_FOOT[classes.argmax(axis=-1)])
+    alone = without_duplicates(box, ON_FOOT[classes.argmax(axis=-1)], keep >= FIRST_COMPANION)
     keep, box, classes = keep[alone], box[alone], classes[alone]
     sigma = np.exp(np.clip(outputs['agent_log_sigma'][plan][keep], *LOG_SIGMA))
     modes = softmax(outputs['mode_logits'][plan][keep])                     # (A, K)
@@ -145,15 +148,28 @@ def _bounded(what: str, values: np.ndarray, limit: float, unit: str) -> None:
         raise OutputError(f'{what}: {worst:g} {unit}, want at most {limit:g} {unit}')
 
 
-def _without_duplicates(box: np.ndarray, on_foot: np.ndarray) -> np.ndarray:
-    """Return the rows (A, 9) that no earlier kept row lies too near to; rows come best first."""
+def without_duplicates(box: np.ndarray, on_foot: np.ndarray,
+                       companion: np.ndarray | None = None) -> np.ndarray:
+    """
+    Return the rows (A, 9) that no earlier kept row lies too near to; rows come best first.
+
+    A companion is no double of the peak next to it, nor of that one's other companions, however
+    near they are: it is there because the two were seen as one. It goes where that peak goes.
+    """
     dx, dy = np.moveaxis(box[None, :, :2] - box[:, None, :2], -1, 0)      # from row to column
+    away_m = np.hypot(dx, dy)
     radius = np.where(on_foot[:, None] & on_foot, DUPLICATE_ON_FOOT_M, DUPLICATE_M)
     sin, cos = box[:, 2, None], box[:, 3, None]
     half = 0.5 * DUPLICATE_INSIDE * np.exp(np.minimum(box[:, 4:6], np.log(MAX_SIZE_M[:2])))
     inside = ((np.abs(cos * dx + sin * dy) < half[:, :1])
               & (np.abs(cos * dy - sin * dx) < half[:, 1:]))
-    near = np.triu((np.hypot(dx, dy) < radius) | inside, 1)
+    near = (away_m < radius) | inside
+    if companion is not None and companion.any() and not companion.all():
+        peaks = np.flatnonzero(~companion)
+        owner = np.arange(len(box))
+        owner[companion] = peaks[away_m[np.ix_(companion, peaks)].argmin(axis=1)]
+        near = (near | (near[:, owner] & companion)) & (owner[:, None] != owner)
+    near = np.triu(near, 1)
     alive = np.ones(len(box), dtype=bool)
     for row in np.flatnonzero(near.any(axis=1)):
         if alive[row]:

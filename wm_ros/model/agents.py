@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from wm_ros.model.bottleneck import TOKEN_ROWS
-from wm_ros.runtime.contract import MAX_AGENTS
+from wm_ros.model.companions import Companions
+from wm_ros.model.rows import divided, gather_rows
+from wm_ros.runtime.contract import COMPANIONS, MAX_AGENTS
 from wm_ros.types import (
     AGENT_CLASSES,
     FEATURE_GRID,
@@ -52,13 +54,6 @@ def peaks(centre: torch.Tensor, count: int = MAX_AGENTS) -> tuple[torch.Tensor, 
     return torch.sigmoid(best), (2 * row + down) * (2 * half) + 2 * col + right
 
 
-def divided(number: torch.Tensor, by: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return quotient and remainder of whole numbers from 0 on."""
-    # Floored division and % export to a dozen nodes, for negative numbers.
-    quotient = torch.div(number, by, rounding_mode='trunc')
-    return quotient, number - quotient * by
-
-
 class Attention(nn.Module):
     """Plain multi-head attention of queries over a memory."""
 
@@ -89,8 +84,11 @@ class AgentDecoder(nn.Module):
     """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
 
     def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int,
-                 centre_cells: int, sees_plan: bool):
+                 centre_cells: int, sees_plan: bool, companions: int):
         super().__init__()
+        self.companions = Companions(agent_dim, companions) if companions else None
+        #: How many peaks it is to be asked about; with their companions they are `MAX_AGENTS`.
+        self.peaks = MAX_AGENTS - (COMPANIONS if companions else 0)
         self.centre_cells, self.grid = centre_cells, centre_grid(FEATURE_GRID.rows * centre_cells)
         self.from_map = nn.Linear(9 * now_channels, agent_dim)
         self.from_token = nn.Linear(dim, agent_dim)
@@ -129,9 +127,23 @@ class AgentDecoder(nn.Module):
         Cells are flat indices of the centre grid. `score` (B, A) is the centre probability, `bias`
         (B, 1, 1, A) masks padding. `ego` are the plans (B, 6, 3) and whether they hold (B, 1), as
         `WorldModel.rollout` takes them; where time plays no part they are left out. Returns the
-        `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract.
+        `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract but
+        `agent_score`, in the order of the cells.
         """
         return self.heads(*self.queries(now, state, score, cell, bias), ego)
+
+    def everybody(self, now: torch.Tensor, state: torch.Tensor, centre: torch.Tensor,
+                  ego: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Decode who is there: the highest peaks of centre logits (B, S, S), and their companions.
+
+        As `forward`, with `agent_score` (1 or B, A) of A = `MAX_AGENTS` rows.
+        """
+        score, cell = peaks(centre, self.peaks)
+        query, place = self.queries(now, state, score, cell)
+        if self.companions is not None:
+            query, place, score = self.companions(query, place, score)
+        return {'agent_score': score, **self.heads(query, place, ego)}
 
     def queries(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
                 cell: torch.Tensor, bias: torch.Tensor | None = None
@@ -223,10 +235,3 @@ def facing(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
     """Return 1, or -1 where a heading (..., 2; sin, cos) points against a clear motion."""
     along = (heading[..., 1] * velocity[..., 0] + heading[..., 0] * velocity[..., 1]).detach()
     return torch.where(along < -MOVING_MPS, -torch.ones_like(along), torch.ones_like(along))
-
-
-def gather_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return table (B, L, C) at rows (B, A), or at the same rows (1, A) for all: (B, A, C)."""
-    if rows.shape[0] == 1:
-        return torch.index_select(table, 1, rows[0])
-    return torch.gather(table, 1, rows[..., None].expand(-1, -1, table.shape[-1]))

@@ -35,6 +35,9 @@ class ModelConfig:
     # Agents' futures read the ego plan beside the scene: from the scene's tokens alone nobody
     # learnt to brake behind an ego vehicle that will.
     plan_in_agents: bool = True
+    # How many more a peak of centres may stand for: of two people who walk side by side one was
+    # found in two cases of three.
+    companions: int = 2
     teacher: bool = False           # dense attention over all frames' tokens beside the rest
     dense_every: int = 1            # a teacher's sparse layers to each dense one
 
@@ -49,7 +52,7 @@ class ModelConfig:
         if unknown:
             raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
         # What models had before there was a choice.
-        fields = {'centre_cells': 2, 'plan_in_agents': False, **fields}
+        fields = {'centre_cells': 2, 'plan_in_agents': False, 'companions': 0, **fields}
         return cls(**{key: tuple(value) if isinstance(value, list) else value
                       for key, value in fields.items()})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wm_ros.model.agents import AgentDecoder, peaks
+from wm_ros.model.agents import AgentDecoder
 from wm_ros.model.bottleneck import TemporalBottleneck
 from wm_ros.model.config import ModelConfig
 from wm_ros.model.decoder import Decoder
@@ -35,7 +35,7 @@ class WorldModel(nn.Module):
                                config.centre_cells)
         self.agents = AgentDecoder(config.dim, self.decoder.now_channels, config.agent_dim,
                                    config.agent_layers, config.centre_cells,
-                                   config.plan_in_agents)
+                                   config.plan_in_agents, config.companions)
 
     def encode(self, images: torch.Tensor, lift_index: torch.Tensor,
                lift_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,25 +53,19 @@ class WorldModel(nn.Module):
         return skip
 
     def rollout(self, latent: torch.Tensor, skip: torch.Tensor, plans: torch.Tensor,
-                ego_motion: torch.Tensor, odometry_mask: torch.Tensor,
-                cells: torch.Tensor | None = None,
-                bias: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+                ego_motion: torch.Tensor, odometry_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
 
-        Agents are decoded at the peaks of the centre map, or at `cells` (B, A) in training. With
-        latent and `skip` of one scene, (1, ...), the plans are alternatives in it: who is there now
-        is looked for once, so every plan has the same agents in the same rows.
+        With latent and `skip` of one scene, (1, ...), the plans are alternatives in it: who is
+        there now is looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
         dense = self.decoder(states, self.newest(latent, skip))
-        if cells is None:
-            score, cells = peaks(dense['centre'])
-        else:
-            score = torch.sigmoid(dense['centre'].detach()).flatten(1).gather(1, cells)
-        return {**dense, 'agent_score': score.expand(states.shape[0], -1),
-                **self.agents(dense['now'], states[:, 0], score, cells, bias,
-                              (plans, odometry_mask))}
+        there = self.agents.everybody(dense['now'], states[:, 0], dense['centre'],
+                                      (plans, odometry_mask))
+        score = there['agent_score'].expand(states.shape[0], -1)
+        return {**dense, **there, 'agent_score': score}
 
     def forward(self, images: torch.Tensor, lift_index: torch.Tensor, lift_weight: torch.Tensor,
                 now_from_frame: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,

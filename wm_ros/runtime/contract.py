@@ -23,8 +23,9 @@ IMAGE_WIDTH = 400
 LIFT_HEIGHTS_M = (0.0, 0.7, 1.5, 2.6)
 #: Image features are sampled at 1/8 of the input size.
 FEATURE_STRIDE = 8
-#: Agents decoded a plan: the highest peaks of the centre map.
-MAX_AGENTS = 64
+#: Agents decoded a plan: the highest peaks of the centre map, and so many companions at the end,
+#: who stand so near to one of the peaks that the map does not tell them apart.
+MAX_AGENTS, COMPANIONS = 64, 16
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def graph_specs(memory_channels: int = 32, skip_channels: int = 64, latent_dim: 
                 TensorSpec('odometry_mask', f, (1,)),          # 0: plans, ego_motion are ignored
             ),
             outputs=(
-                TensorSpec('agent_score', f, ('P', MAX_AGENTS)),             # 0-1, descending
+                TensorSpec('agent_score', f, ('P', MAX_AGENTS)),             # 0-1
                 TensorSpec('agent_class', f, ('P', MAX_AGENTS, 8)),          # logits
                 # x, y, sin yaw, cos yaw, log length, log width, log height, vx, vy
                 TensorSpec('agent_box', f, ('P', MAX_AGENTS, 9)),

@@ -121,9 +121,9 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     lacking = trainer.load_state_dict({name: value for name, value
                                        in load_file(folder / 'frame.safetensors').items()
                                        if not name.startswith('project_')}, strict=False)
-    # A run may have begun as one whose agents did not see the ego plan, which no frame has.
+    # A run may have begun as one whose agents had less, of what no frame has or asks for.
     unknown = [name for name in (*lacking.missing_keys, *lacking.unexpected_keys)
-               if not name.startswith('model.agents.from_plan.')]
+               if not name.startswith(('model.agents.from_plan.', 'model.agents.companions.'))]
     if unknown:
         raise ValueError(f'{folder / "frame.safetensors"}: want the weights of stage one of this '
                          f'model, got others from {unknown[0]} on')

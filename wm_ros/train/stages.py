@@ -23,6 +23,7 @@ from wm_ros.model.decoder import STEPS, to_output_grid
 from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train import losses, targets
+from wm_ros.train.companions import companion_losses
 from wm_ros.train.store import ClipStore
 from wm_ros.types import FEATURE_GRID
 
@@ -201,6 +202,8 @@ class WindowTrainer(nn.Module):
         occupancy, flow = (batch[name][:, outputs['steps']] for name in ('occupancy', 'flow'))
         box = losses.box_loss(rows, agents, use)
         paths = losses.trajectory_loss(rows, agents, use, batch.get('stress'))
+        more = (companion_losses(self.model.agents, outputs, batch, use)
+                if self.config.companions else {})
         return {
             'centre': losses.centre_loss(outputs['centre'], agents),
             'occupancy': losses.occupancy_loss(outputs['occupancy'], occupancy, weight),
@@ -212,7 +215,7 @@ class WindowTrainer(nn.Module):
             'box': 0.4 * box['place'] + 0.2 * box['heading'] + 0.1 * box['size'],
             'speed': 0.3 * box['speed'],
             'path': 0.8 * paths['path'], 'likelihood': 0.15 * paths['likelihood'],
-            'mode': 0.6 * paths['mode']}
+            'mode': 0.6 * paths['mode'], **more}
 
 
 @torch.no_grad()

@@ -1,0 +1,112 @@
+"""
+What a model's own peaks stand for: somebody, nobody, or several (`wm_ros.model.companions`).
+
+Peaks are matched with the truth as the benchmark matches detections, so what a score learns to say
+is whether there is a road user within 2 m of the box. Who is left over, and stands that near to the
+box of a peak that has found another, is that peak's companion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from wm_ros.decode import ON_FOOT, without_duplicates
+from wm_ros.evaluate.agents import match
+from wm_ros.evaluate.metrics import HIT_DISTANCE_M
+from wm_ros.model.agents import AgentDecoder, peaks
+from wm_ros.train import losses
+
+#: Peaks of a lower score have no companions.
+STRONG = 0.2
+NOBODY, LEFT_OUT = -1, -2
+
+
+def companion_losses(agents: AgentDecoder, outputs: dict[str, torch.Tensor],
+                     batch: dict[str, torch.Tensor],
+                     use: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    Return the named losses of peaks and companions in `outputs` of a batch of windows.
+
+    Agents are read once more, at the peaks alone, as in use: beside the true ones' cells, as stage
+    two reads them, a companion's own cell would be among the rows that a peak looks at. `use`
+    (B, 64) are the true agents that count.
+    """
+    truth, companions = batch['agents'], agents.companions
+    ego = batch['plans'], batch['odometry_mask']
+    score, cells = peaks(outputs['centre'].detach().float(), agents.peaks)
+    query, place = agents.queries(outputs['now'], outputs['states'][:, 0], score, cells)
+    somebody, another = companions.judged(query, score)
+    with torch.no_grad():
+        found = agents.heads(query, place, ego)
+        first, others = what_peaks_are(score, found['agent_box'], found['agent_class'], truth,
+                                       companions.count)
+        sight = truth[..., 9].gather(1, first.clamp_min(0))
+        hit = (first >= 0) & (sight > 0)
+        # To find somebody hidden is no mistake, and none is expected to.
+        counts = hit | (first == NOBODY)
+        beside = others >= 0                                                # (B, A, count)
+    many = use.sum().clamp_min(1.0)
+    existence = F.binary_cross_entropy_with_logits(somebody, hit.float(), reduction='none')
+    chance = F.binary_cross_entropy_with_logits(another, beside.float(), reduction='none')
+    asked = (hit & (score > STRONG))[..., None]
+    parts = {'existence': 0.5 * (existence * counts).sum() / many,
+             'companion': (chance * asked).sum() / many}
+    rows = agents.heads(companions.queries(query).flatten(1, 2),
+                        place.repeat_interleave(companions.count, 1), ego)
+    wanted = truth.gather(1, others.clamp_min(0).flatten(1)[..., None].expand(-1, -1,
+                                                                               truth.shape[-1]))
+    there = beside.flatten(1)
+    box = losses.box_loss(rows, wanted, there)
+    paths = losses.trajectory_loss(rows, wanted, there)
+    return {**parts, 'beside': 0.2 * (box['place'] + 0.5 * box['speed'] + 0.2 * box['class']
+                                      + 0.2 * box['heading'] + 0.1 * box['size']
+                                      + paths['path'] + 0.2 * paths['likelihood']
+                                      + 0.5 * paths['mode'])}
+
+
+def what_peaks_are(score: torch.Tensor, box: torch.Tensor, label: torch.Tensor,
+                   truth: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return whom each peak has found (B, A), and its `count` companions (B, A, count).
+
+    Takes scores (B, A), boxes (B, A, 9) and class logits (B, A, 8) of peaks, and the true agents
+    (B, 64, 29). Both are rows of the truth; NOBODY where there is none, LEFT_OUT of a peak that is
+    another one's double. The nearest companion comes first.
+    """
+    firsts, others = [], []
+    for peak_score, peak_box, peak_label, agents in zip(
+            score.float().cpu().numpy(), box.float().cpu().numpy(), label.float().cpu().numpy(),
+            truth.float().cpu().numpy(), strict=True):
+        first, beside = _one(peak_score, peak_box, ON_FOOT[peak_label.argmax(-1)], agents, count)
+        firsts.append(first)
+        others.append(beside)
+    return (torch.from_numpy(np.stack(firsts)).to(score.device),
+            torch.from_numpy(np.stack(others)).to(score.device))
+
+
+def _one(score: np.ndarray, box: np.ndarray, on_foot: np.ndarray, agents: np.ndarray,
+         count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `what_peaks_are` does of one window."""
+    first = np.full(len(score), LEFT_OUT)
+    beside = np.full((len(score), count), NOBODY)
+    rows = np.argsort(-score, kind='stable')
+    rows = rows[without_duplicates(box[rows], on_foot[rows])]
+    there = np.flatnonzero(agents[:, 28] > 0)
+    visible = agents[there, 9] > 0
+    partner = match(box[rows, :2], score[rows], agents[there, :2], visible)
+    first[rows] = np.where(partner >= 0, there[partner] if len(there) else NOBODY, NOBODY)
+    hits = rows[(partner >= 0) & (score[rows] > STRONG)]
+    left = np.setdiff1d(there[visible], first[hits])
+    if not len(hits) or not len(left):
+        return first, beside
+    distance = np.linalg.norm(agents[left][:, None, :2] - box[hits][None, :, :2], axis=-1)
+    taken = np.zeros(len(hits), int)
+    while distance.min() < HIT_DISTANCE_M:
+        who, peak = np.unravel_index(distance.argmin(), distance.shape)
+        if taken[peak] < count:
+            beside[hits[peak], taken[peak]] = left[who]
+        taken[peak] += 1
+        distance[who] = np.inf
+    return first, beside
