@@ -82,3 +82,16 @@ def test_a_drive_is_told_twice_where_somebody_is_influenced():
     np.testing.assert_array_equal(both.truths[0].poses, both.truths[1].poses)
     apart = np.linalg.norm(both.apart_m(), axis=1)
     assert apart.max() > reaction.INFLUENCED_M and np.median(apart) < reaction.UNTOUCHED_M
+
+
+@pytest.mark.parametrize('arguments, code, said', [
+    (['--seeds', '5'], 2, '--seeds 5: want A:B'), (['--world', 'mars'], 2, 'sim-hard'),
+    (['--artifact', 'nowhere', '--seeds', '900000:900001'], 1, 'nowhere'),
+    (['--seeds', '900000:900001'], 1, 'take more seeds')])
+def test_what_cannot_be_scored_is_one_line_and_no_trace(arguments, code, said, capsys):
+    try:
+        assert reaction.main(arguments) == code
+    except SystemExit as stop:
+        assert stop.code == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert said in last

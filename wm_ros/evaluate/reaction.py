@@ -23,10 +23,12 @@ import numpy as np
 from wm_ros.data.simulator import SimulatedDrive
 from wm_ros.evaluate import bootstrap
 from wm_ros.evaluate.agents import Detections, match
+from wm_ros.evaluate.datasets import parse_seeds
 from wm_ros.evaluate.metrics import ratio
-from wm_ros.evaluate.predictors import PredictorSource
+from wm_ros.evaluate.predictors import PredictorSource, open_model_file
 from wm_ros.share import share_path
 from wm_ros.sim.drive import simulate
+from wm_ros.sim.worlds import WORLDS
 from wm_ros.types import WINDOW_FRAMES, EgoPlan, Truth
 
 #: Whose truths end at least so far apart is influenced; the benchmark's threshold of a miss is 2 m.
@@ -117,13 +119,14 @@ def expected_end(detections: Detections) -> np.ndarray:
     return np.einsum('dk,dkx->dx', detections.probabilities, detections.trajectories[:, :, -1])
 
 
-def summary(found: list[Reaction]) -> dict[str, float | int | list[float]]:
+def summary(found: list[Reaction]) -> dict[str, float | int | list[float] | None]:
     """
-    Return the scores of reactions.
+    Return the scores of reactions; raise ValueError where nobody is influenced.
 
     `reaction` pools them: metres of the model over metres of truth, with `ci` over drives;
     `followed` is the share of influenced agents whose reaction is at least half of the truth's;
-    `untouched_m` the median distance between the two forecasts of those who do not care.
+    `untouched_m` the median distance between the two forecasts of those who do not care, None
+    without any.
     """
     seeds = sorted({one.seed for one in found if one.influenced})
     if not seeds:
@@ -143,7 +146,7 @@ def summary(found: list[Reaction]) -> dict[str, float | int | list[float]]:
             'ci': [float(v) for v in bootstrap.interval(ratio(drawn[:, 0], drawn[:, 1]))],
             'followed': float(np.mean([one.model_m >= one.truth_m / 2 for one in influenced])),
             'n_untouched': len(others),
-            'untouched_m': float(np.median(others)) if others else float('nan')}
+            'untouched_m': float(np.median(others)) if others else None}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -151,25 +154,38 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1],
                                      prog='python -m wm_ros.evaluate.reaction')
     parser.add_argument('--artifact', default=str(share_path('models', 'world-model')))
-    parser.add_argument('--world', default='sim')
+    parser.add_argument('--world', default='sim', choices=list(WORLDS))
     parser.add_argument('--seeds', default='900000:900200', help='A:B, half-open')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path, metavar='FILE')
     args = parser.parse_args(argv)
-    first, last = (int(part) for part in args.seeds.split(':'))
-    source, found = PredictorSource(args.artifact, threads=args.threads), []
-    for seed in range(first, last):
-        both = tell_twice(seed, args.world)
+    try:
+        seeds = parse_seeds(args.seeds)
+    except ValueError as err:
+        parser.error(str(err))
+    try:
+        open_model_file(args.artifact)      # now, not minutes later with the first that reacts
+        scores = summary(_score(seeds, args.world, PredictorSource(args.artifact,
+                                                                   threads=args.threads)))
+        print(json.dumps(scores, indent=1))
+        if args.json:
+            args.json.write_text(json.dumps(scores, indent=1) + '\n')
+    except (OSError, ValueError, RuntimeError) as err:
+        print(f'{parser.prog}: {err}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _score(seeds: list[int], world: str, source: PredictorSource) -> list[Reaction]:
+    found: list[Reaction] = []
+    for seed in seeds:
+        both = tell_twice(seed, world)
         if both is not None:
             found += reactions(both, source)
             print(f'\r{seed}: {sum(one.influenced for one in found)} influenced', end='',
                   file=sys.stderr)
     print(file=sys.stderr)
-    scores = summary(found)
-    print(json.dumps(scores, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(scores, indent=1) + '\n')
-    return 0
+    return found
 
 
 if __name__ == '__main__':
