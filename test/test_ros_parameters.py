@@ -11,6 +11,7 @@ import yaml
 from wm_ros.ros import loading, parameters
 from wm_ros.runtime.backend import BACKENDS
 from wm_ros.share import share_path
+from wm_ros.window import FrameBuffer
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -49,6 +50,12 @@ def test_changes_are_taken_together():
     settings = parameters.settings_from({})
     changed = parameters.changed(settings, {'min_frames': 15, 'publish_flow': False})
     assert changed == replace(settings, min_frames=15, publish_flow=False)
+
+
+def test_a_live_node_forms_sets_as_a_replay_does():
+    """With another tolerance a rig that fires its cameras in turn would be replayed otherwise."""
+    wanted = FrameBuffer(('front',)).tolerance_ns
+    assert parameters.settings_from({}).sync_tolerance_ms * 1e6 == wanted
 
 
 def test_the_yaml_of_the_package_is_the_declarations():

@@ -20,6 +20,8 @@ from wm_ros.periods import SLOT_NS, period_of, skipped_between
 from wm_ros.types import WINDOW_FRAMES, Frame, FrameSet
 
 MS = 1_000_000
+#: How far the stamps of one set may lie apart unless told, in a live node and in a replay alike.
+TOLERANCE_NS = 25 * MS
 #: A camera whose frames lie closer than this, by the median, is faster than 15 Hz.
 FAST_PERIOD_NS = 58 * MS
 #: The same for a single interval, which jitter moves more.
@@ -164,7 +166,7 @@ class FrameBuffer:
     No clock is read here; not thread safe.
     """
 
-    def __init__(self, cameras: Iterable[str], tolerance_ns: int = 20 * MS,
+    def __init__(self, cameras: Iterable[str], tolerance_ns: int = TOLERANCE_NS,
                  deadline_ns: int = 90 * MS, jump_back_ns: int = 1000 * MS,
                  jump_ahead_ns: int = WINDOW_FRAMES * SLOT_NS, max_ready: int = 20) -> None:
         self.cameras = tuple(cameras)

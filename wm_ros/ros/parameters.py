@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from wm_ros.window import TOLERANCE_NS
+
 #: ROS has no typed empty string array in YAML; this stands for "not given".
 NOT_GIVEN = ('',)
 
@@ -102,7 +104,7 @@ PARAMETERS = (
                 'An image message with more bytes is refused before it is decoded.',
                 minimum=1024, maximum=1_073_741_824),
     # Time.
-    Declaration('sync_tolerance_ms', 25.0,
+    Declaration('sync_tolerance_ms', TOLERANCE_NS / 1e6,
                 'Images of one set lie at most this far apart by stamp.', minimum=0.0,
                 maximum=500.0),
     Declaration('set_deadline_ms', 60.0,
