@@ -7,7 +7,7 @@ import numpy as np
 from wm_ros.evaluate.calibration import LEVELS, density_rank
 
 #: Factors of the standard deviations that are tried; between them coverage is interpolated.
-FACTORS = np.geomspace(0.5, 3.0, 12)
+FACTORS = np.geomspace(0.5, 6.0, 16)
 #: What the regions of 50 % and 90 % are to hold, give or take.
 TOLERANCE = (0.05, 0.03)
 #: Cases a step; more cost time and say little more.
