@@ -26,7 +26,7 @@ from wm_ros.msg import EgoPlan as EgoPlanMessage
 from wm_ros.msg import WindowInfo as WindowInfoMessage
 from wm_ros.ros import convert
 from wm_ros.ros.markers import markers_message
-from wm_ros.ros.plan import PlanError, plan_from_message
+from wm_ros.timed_plan import PlanError, plan_from_message
 from wm_ros.types import (
     AgentForecast,
     CameraState,

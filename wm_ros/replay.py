@@ -16,12 +16,21 @@ from wm_ros.data.bag import BagWriter
 from wm_ros.data.messages import bag_types
 from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.faults import Faults
-from wm_ros.messages import agents_message, flow_message, grid_message, occupancy_message
+from wm_ros.messages import (
+    FrameOfReference,
+    agents_message,
+    flow_message,
+    grid_message,
+    occupancy_message,
+)
+from wm_ros.timed_plan import PlanError, TimedPlan
 from wm_ros.types import CameraState, EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer, PushResult
 
 #: A complete set waits this long, in the bag's time, for odometry that reaches its stamp.
 ODOMETRY_WAIT_NS = 200_000_000
+#: An ego plan that is older is not used: the node's `plan_timeout_s`.
+PLAN_TIMEOUT_NS = 1_000_000_000
 #: What outcomes of a frame say about a topic's stamps.
 _STAMP_FAULTS = {
     PushResult.STAMP_JUMP: 'its stamps jump, and the window begins anew',
@@ -41,7 +50,11 @@ class CorePredictor(Protocol):
 
 @dataclass
 class Counts:
-    """What a replay met: frames taken, what was refused (by reason), sets, valid forecasts."""
+    """
+    What a replay met: frames taken, what was refused (by reason), sets, forecasts.
+
+    `planned` forecasts are for a plan that the bag gives.
+    """
 
     frames: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -49,20 +62,23 @@ class Counts:
     partial_sets: int = 0
     forecasts: int = 0
     valid: int = 0
+    planned: int = 0
 
 
 class Replay:
     """
-    Runs frames and ego states, in the order of a bag, through one predictor.
+    Runs frames, ego states and ego plans, in the order of a bag, through one predictor.
 
     `buffer` holds the cameras of the predictor's rig. The window is that of the node: sets are
     built from stamps alone, and the ego state of a set is the one that `EgoHistory` gives for its
-    stamp. `odometry` tells whether the bag has any: a set then waits for it. `faults` collects
-    what was wrong, by topic.
+    stamp. `odometry` tells whether the bag has any: a set then waits for it. The plan of a set is
+    the last one recorded before it goes on, in `odom_frame` or `base_frame`; one that does not fit
+    is not used. `faults` collects what was wrong, by topic.
     """
 
     def __init__(self, predictor: CorePredictor, buffer: FrameBuffer, odometry: bool = True,
-                 faults: Faults | None = None) -> None:
+                 faults: Faults | None = None, base_frame: str = 'base_link',
+                 odom_frame: str = 'odom') -> None:
         self.counts = Counts()
         self.faults = Faults() if faults is None else faults
         #: The time of the bag up to which values came.
@@ -70,13 +86,16 @@ class Replay:
         self._known_ns: int | None = None
         self._before_first: Callable[[], None] | None = None
         self._odometry = odometry
+        self._frames = base_frame, odom_frame
+        self._given: TimedPlan | None = None
+        self._plan: EgoPlan | None = None       # of the set that was encoded last
         self._predictor = predictor
         self._buffer = buffer
         self._history = EgoHistory()
         self._waiting: deque[FrameSet] = deque()
         self._wanted = False        # whether the set that was encoded last awaits its forecast
 
-    def run(self, values: Iterable[tuple[int, Frame | EgoState]],
+    def run(self, values: Iterable[tuple[int, Frame | EgoState | TimedPlan]],
             known_ns: int | None = None,
             before_first: Callable[[], None] | None = None) -> Iterator[Forecast]:
         """
@@ -91,6 +110,8 @@ class Replay:
             self.now_ns = now_ns
             if isinstance(value, EgoState):
                 self._push_ego(value, now_ns)
+            elif isinstance(value, TimedPlan):
+                self._given = value
             else:
                 self._push(value, now_ns)
             self._waiting.extend(self._buffer.ready(now_ns))
@@ -104,6 +125,7 @@ class Replay:
             if self._wanted:
                 yield self._forecast((frames, ego))
             self._wanted = self._encode(frames, ego)
+            self._plan = self._plan_for(ego)
         if now_ns is None and self._wanted:
             self._wanted = False
             yield self._forecast(None)
@@ -112,10 +134,20 @@ class Replay:
         if self._before_first is not None:
             self._before_first()
             self._before_first = None
-        forecast = self._predictor.forecast(following=following)
+        forecast = self._predictor.forecast(self._plan, following)
         self.counts.forecasts += 1
+        self.counts.planned += self._plan is not None
         self.counts.valid += forecast.valid
         return forecast
+
+    def _plan_for(self, ego: EgoState | None) -> EgoPlan | None:
+        """Return the given plan as the model takes it, or None: constant turn rate then."""
+        if self._given is None or ego is None:
+            return None
+        try:
+            return self._given.at(ego, self._history, *self._frames, PLAN_TIMEOUT_NS)
+        except PlanError:
+            return None
 
     def _push_ego(self, state: EgoState, now_ns: int) -> None:
         self.faults.saw('odometry', state.stamp_ns)
@@ -173,23 +205,25 @@ class ForecastWriter:
     """Writes forecasts into a bag as the node's own messages, under the node's topics."""
 
     def __init__(self, writer: BagWriter, node: str = '/world_model', flow: bool = True,
-                 grids: bool = True, odom_frame: str = 'odom') -> None:
+                 grids: bool = True, base_frame: str = 'base_link',
+                 odom_frame: str = 'odom') -> None:
         self._writer = writer
         self._node = node.rstrip('/')
         self._flow = flow
         self._grids = grids
+        self._frame = FrameOfReference(base_frame)
         self._odom_frame = odom_frame
 
     def write(self, forecast: Forecast) -> None:
         """Write all messages of one forecast at its stamp."""
-        types, stamp = bag_types(), forecast.stamp_ns
+        types, stamp, frame = bag_types(), forecast.stamp_ns, self._frame
         messages = {
-            'agents': agents_message(types, forecast, odom_frame=self._odom_frame),
-            'occupancy': occupancy_message(types, forecast, odom_frame=self._odom_frame)}
+            'agents': agents_message(types, forecast, frame, self._odom_frame),
+            'occupancy': occupancy_message(types, forecast, frame, self._odom_frame)}
         if self._flow:
-            messages['flow'] = flow_message(types, forecast, odom_frame=self._odom_frame)
+            messages['flow'] = flow_message(types, forecast, frame, self._odom_frame)
         if self._grids and forecast.valid:      # as the node: a grid cannot say that it is invalid
-            messages['occupancy_grid'] = grid_message(types, forecast, horizon=False)
-            messages['risk_grid'] = grid_message(types, forecast, horizon=True)
+            messages['occupancy_grid'] = grid_message(types, forecast, horizon=False, frame=frame)
+            messages['risk_grid'] = grid_message(types, forecast, horizon=True, frame=frame)
         for name, message in messages.items():
             self._writer.write(f'{self._node}/{name}', stamp, message)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wm_ros.data.bag import BagError, BagReader, BagWriter, DiskError, RawMessage
+from wm_ros.data.bag import EGO_PLAN, BagError, BagReader, BagWriter, DiskError, RawMessage
 from wm_ros.data.bag_topics import Mapping
 from wm_ros.data.messages import typestore
 from wm_ros.early import EarlyDecoding
@@ -203,6 +203,8 @@ class _Job:
         self.rig, self.artifact, self.settings = rig, artifact, settings
         self.made_from, self.progress = made_from, progress
         self.known: Known | None = None
+        self.frames = {'base_frame': reader.mapping.base_frame,
+                       'odom_frame': reader.odometry_frame()}
         self.first_ns = reader.start_ns + round(settings.start_s * NS)
         #: Up to here, on the bag's clock, everything is known.
         self.resume_ns = self.first_ns
@@ -227,7 +229,8 @@ class _Job:
                 buffer = FrameBuffer(self.rig.names, deadline_ns=DEADLINE_NS, **(
                     {} if tolerance is None else {'tolerance_ns': round(tolerance * MS)}))
                 early = EarlyDecoding(predictor)
-                replay = Replay(early, buffer, self.reader.odometry_topic() is not None)
+                replay = Replay(early, buffer, self.reader.odometry_topic() is not None,
+                                **self.frames)
                 result.counts = replay.counts
                 if self.known:
                     result.resumed = self.known.forecasts
@@ -251,7 +254,7 @@ class _Job:
             writer.note('replayed', str(self.reader.path))
             writer.note('cameras', ' '.join(self.rig.names))
             writer.note('model', self.artifact.hash)
-            out = ForecastWriter(writer, self.settings.node, flow=self.settings.flow)
+            out = ForecastWriter(writer, self.settings.node, self.settings.flow, **self.frames)
             if self.known:
                 self._take_over(writer)
             known_ns = self.known.newest_ns if self.known else None
@@ -304,8 +307,9 @@ class _Job:
 
     def _copied(self, topic: str) -> bool:
         """Tell whether a topic of the bag is written beside the forecasts."""
-        return (not topic.startswith(f'{self.settings.node}/')
-                and self.reader.topics[topic].type_name in typestore().fielddefs)
+        kind = self.reader.topics[topic].type_name
+        made_here = topic.startswith(f'{self.settings.node}/') and kind != EGO_PLAN
+        return not made_here and kind in typestore().fielddefs
 
     def _take_over(self, writer: BagWriter) -> None:
         """Write the forecasts that are there and, beside them, the bag's messages up to then."""

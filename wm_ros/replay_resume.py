@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from wm_ros.association import Associator
-from wm_ros.data.bag import BagError, BagReader
+from wm_ros.data.bag import EGO_PLAN, BagError, BagReader
 from wm_ros.decode import UNOBSERVED
 from wm_ros.messages import stamp_ns
 from wm_ros.received import forecast_from_messages
@@ -114,5 +114,6 @@ def forecast_messages(bag: Path, node: str,
                       newest_ns: int) -> Iterator[tuple[str, str, int, bytes]]:
     """Yield (topic, type, time, CDR bytes) of the forecasts up to a stamp, as they are."""
     with BagReader(bag) as reader:
-        topics = [topic for topic in reader.topics if topic.startswith(f'{node}/')]
+        topics = [topic.name for topic in reader.topics.values()
+                  if topic.name.startswith(f'{node}/') and topic.type_name != EGO_PLAN]
         yield from reader.raw(topics, stop_ns=newest_ns + 1)

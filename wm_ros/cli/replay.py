@@ -68,11 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='take at most so many pictures a second of each camera that is '
                         'mapped (default: all; the window takes what it needs)')
     topics.add_argument('--odometry', metavar='TOPIC', help="odometry, or 'none'")
+    topics.add_argument('--ego-plan', metavar='TOPIC', help="the ego vehicle's plans, or 'none'")
     topics.add_argument('--base-frame', metavar='FRAME', help='of the vehicle (default: base_link)')
     topics.add_argument('--stamps', choices=('header', 'receive'),
                         help='what the time of a message is (default: header)')
     topics.add_argument('--tolerance-ms', type=float, metavar='MS',
-                        help='how far the stamps of one set may lie apart (default: 20)')
+                        help='how far the stamps of one set may lie apart (default: 25)')
     topics.add_argument('--rig', type=Path, help="rig file, instead of the bag's CameraInfo and "
                         '/tf_static')
 
@@ -106,11 +107,12 @@ def settings_of(arguments: argparse.Namespace) -> Any:
     from wm_ros.share import share_path
 
     mapping = load_mapping(arguments.map) if arguments.map else Mapping()
-    odometry = '' if arguments.odometry == 'none' else arguments.odometry
+    odometry, plan = ('' if topic == 'none' else topic
+                      for topic in (arguments.odometry, arguments.ego_plan))
     mapping = overlaid(mapping, pairs(arguments.camera, '--camera'),
                        pairs(arguments.info, '--info'),
-                       odometry=odometry, base_frame=arguments.base_frame, stamps=arguments.stamps,
-                       tolerance_ms=arguments.tolerance_ms)
+                       odometry=odometry, ego_plan=plan, base_frame=arguments.base_frame,
+                       stamps=arguments.stamps, tolerance_ms=arguments.tolerance_ms)
     if arguments.max_hz is not None:
         if not mapping.cameras:
             raise ValueError('--max-hz: want the cameras mapped (--camera NAME=TOPIC, or --map)')

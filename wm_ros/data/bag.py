@@ -2,13 +2,13 @@
 Reading rosbag2 (mcap and sqlite3) without ROS.
 
 `BagReader` yields messages as they are, or as the values that the package works with: `Frame`,
-`EgoState`, `Truth` and the camera rig. It streams, and takes what is readable of a broken bag.
+`EgoState`, `TimedPlan` and the camera rig. It streams, and takes what is readable of a broken bag.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from wm_ros.faults import Faults
 from wm_ros.geometry import rotation_from_quaternion
 from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.timed_plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.types import CameraModel, CameraRig, EgoState, Frame
 
 __all__ = ['BagError', 'BagReader', 'BagWriter', 'CameraTopics', 'DiskError', 'Topic']
@@ -36,6 +37,7 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY = 'nav_msgs/msg/Odometry'
 AGENTS = 'wm_ros/msg/AgentForecastArray'
+EGO_PLAN = 'wm_ros/msg/EgoPlan'
 
 TRUTH_TOPIC = '/truth/agents'
 
@@ -171,13 +173,29 @@ class BagReader:
 
         Raises BagError where the mapping's is none.
         """
-        topics = self.topics_of(ODOMETRY)
-        wanted = self.mapping.odometry
+        return self._one_topic('odometry', ODOMETRY, self.mapping.odometry)
+
+    def odometry_frame(self) -> str:
+        """Return the frame that the first odometry is given in, 'odom' where nobody says."""
+        topic = self.odometry_topic()
+        for name, kind, time_ns, data in self.raw([topic] if topic else []):
+            try:
+                return self.decode(name, kind, time_ns, data).header.frame_id or 'odom'
+            except BagError:
+                continue
+        return 'odom'
+
+    def plan_topic(self) -> str | None:
+        """Return the topic of the ego vehicle's plan, chosen as that of the odometry is."""
+        return self._one_topic('ego plan', EGO_PLAN, self.mapping.ego_plan)
+
+    def _one_topic(self, what: str, type_name: str, wanted: str | None) -> str | None:
+        topics = self.topics_of(type_name)
         if wanted is None:
             return max(topics, key=lambda t: self.topics[t].count) if topics else None
         if wanted and wanted not in topics:
-            raise BagError(f'{self.path}: no odometry on {wanted}; nav_msgs/Odometry topics: '
-                           f'{", ".join(topics) or "none"}')
+            raise BagError(f'{self.path}: no {what} on {wanted}; {type_name.replace("/msg", "")} '
+                           f'topics: {", ".join(topics) or "none"}')
         return wanted or None
 
     def rig(self, base_frame: str | None = None,
@@ -241,18 +259,20 @@ class BagReader:
 
     def values(self, cameras: Iterable[str] | None = None, start_ns: int | None = None,
                stop_ns: int | None = None,
-               messages: bool = False) -> Iterator[tuple[int, Frame | EgoState | RawMessage]]:
+               messages: bool = False
+               ) -> Iterator[tuple[int, Frame | EgoState | TimedPlan | RawMessage]]:
         """
-        Yield (time in ns, value) for images and odometry in the order in which they were recorded.
+        Yield (time in ns, value) for images, odometry and ego plans in the order of the recording.
 
         An image or pose that cannot be used is a value too, as in the node: the frame holds the
-        ImageError, the pose is NaN. Broken bytes are left out. `faults` counts all of them. With
-        `messages`, every message of the bag is a value too, before what is made of it.
+        ImageError, the pose is NaN. Broken bytes and plans that are none are left out. `faults`
+        counts all of them. With `messages`, every message of the bag is a value too, before what
+        is made of it.
         """
         found = self.camera_topics()
         wanted = {found[name].image: found[name] for name in (cameras or found)}
-        odometry = self.odometry_topic()
-        topics = [*wanted, *([odometry] if odometry else [])]
+        odometry, plan = self.odometry_topic(), self.plan_topic()
+        topics = [*wanted, *(topic for topic in (odometry, plan) if topic)]
         received = self.mapping.stamps == 'receive'
         slots: dict[str, int] = {}
         for topic, kind, time_ns, data in self.raw(
@@ -269,6 +289,15 @@ class BagReader:
             stamp = time_ns if received else stamp_ns(msg.header)
             if topic == odometry:
                 yield time_ns, self._ego_state(topic, msg, stamp, time_ns)
+                continue
+            if topic == plan:
+                try:
+                    given = plan_from_message(msg)
+                except PlanError as err:
+                    self.faults.add(topic, str(err), time_ns)
+                    continue
+                yield time_ns, replace(given, stamp_ns=stamp,
+                                       times_ns=given.times_ns + (stamp - given.stamp_ns))
                 continue
             camera = wanted[topic]
             if camera.max_hz:

@@ -15,7 +15,7 @@ LOOK = 8
 
 
 def describe(reader: BagReader) -> dict[str, Any]:
-    """Return length, cameras with size, rate and encoding, odometry, and all topics of a bag."""
+    """Return length, cameras with size, rate and encoding, odometry, plan, all topics of a bag."""
     cameras = {}
     for name, found in reader.camera_topics().items():
         cameras[name] = {
@@ -24,6 +24,7 @@ def describe(reader: BagReader) -> dict[str, Any]:
     return {
         'bag': str(reader.path), 'seconds': round((reader.end_ns - reader.start_ns) / NS, 3),
         'start_ns': reader.start_ns, 'cameras': cameras, 'odometry': reader.odometry_topic(),
+        'ego_plan': reader.plan_topic(),
         'tf_static': [name for name in reader.topics if name.endswith('/tf_static')],
         'notes': reader.notes, 'problems': reader.problems,
         'topics': {topic.name: {'type': topic.type_name, 'messages': topic.count}
@@ -61,8 +62,10 @@ def lines(found: dict[str, Any]) -> list[str]:
             out.append(f'    its stamps lie {camera["recorded_after_stamp_s"]:.0f} s before the '
                        'time of recording: two clocks, or no stamps (--stamps receive)')
     out.append(f'  odometry: {found["odometry"] or "none: the trained mask stands in"}')
+    out.append(f'  ego plan: {found["ego_plan"] or "none: constant turn rate and velocity"}')
     out.append(f'  /tf_static: {", ".join(found["tf_static"]) or "none"}')
-    used = {camera['image'] for camera in found['cameras'].values()} | {found['odometry']}
+    used = {camera['image'] for camera in found['cameras'].values()} | {
+        found['odometry'], found['ego_plan']}
     used |= {camera['info'] for camera in found['cameras'].values()} | set(found['tf_static'])
     others = [f'{name} ({topic["type"].rsplit("/", 1)[-1]}, {topic["messages"]})'
               for name, topic in found['topics'].items() if name not in used]

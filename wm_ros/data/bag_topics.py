@@ -5,6 +5,7 @@ A mapping comes from options or from a file:
 
     base_frame: base_footprint              # all keys may be left out
     odometry: /ekf/odom                     # or none
+    ego_plan: /planner/ego_plan             # or none
     stamps: receive                         # header (default), or the time of recording
     rig: rig.yaml                           # beside this file; calibration without CameraInfo
     tolerance_ms: 40                        # how far the stamps of one set may lie apart
@@ -57,11 +58,12 @@ class Mapping:
     """
     What was said about a bag's topics; what is None is guessed.
 
-    `odometry` '' means that there is none; `stamps` is 'header' or 'receive'.
+    `odometry` and `ego_plan` '' mean that there is none; `stamps` is 'header' or 'receive'.
     """
 
     cameras: dict[str, CameraMapping] = field(default_factory=dict)
     odometry: str | None = None
+    ego_plan: str | None = None
     base_frame: str = 'base_link'
     stamps: str = 'header'
     rig: Path | None = None
@@ -80,7 +82,7 @@ def load_mapping(path: Path) -> Mapping:
         raise MappingError(f'{path}: {err.strerror}, want a mapping file') from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise MappingError(f'{path}: {err}, want YAML') from err
-    known = ('base_frame', 'odometry', 'stamps', 'rig', 'tolerance_ms', 'cameras')
+    known = ('base_frame', 'odometry', 'ego_plan', 'stamps', 'rig', 'tolerance_ms', 'cameras')
     if not isinstance(content, dict) or set(content) - set(known):
         found = ', '.join(map(str, content)) if isinstance(content, dict) else repr(content)
         raise MappingError(f'{path}: {found}, want some of {", ".join(known)}')
@@ -88,12 +90,18 @@ def load_mapping(path: Path) -> Mapping:
     if not isinstance(cameras, dict):
         raise MappingError(f'{path}: cameras: {cameras!r}, want a topic for each name')
     rig = content.pop('rig', None)
-    odometry = content.pop('odometry', None)
+    for name, value in content.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+        if name == 'tolerance_ms' and not number:
+            raise MappingError(f'{path}: {name}: {value!r}, want a number from 0 on')
+        if name != 'tolerance_ms' and not isinstance(value, str):
+            raise MappingError(f'{path}: {name}: {value!r}, want a name')
     mapping = Mapping(
         cameras={str(name): _camera(value, f'{path}: cameras.{name}')
                  for name, value in cameras.items()},
-        odometry='' if odometry in ('none', '') else odometry,
-        rig=path.parent / str(rig) if rig else None, **content)
+        rig=path.parent / str(rig) if rig else None,
+        **{name: '' if name in ('odometry', 'ego_plan') and value == 'none' else value
+           for name, value in content.items()})
     if mapping.stamps not in ('header', 'receive'):
         raise MappingError(f'{path}: stamps: {mapping.stamps!r}, want header or receive')
     return mapping
@@ -105,7 +113,10 @@ def _camera(value: Any, where: str) -> CameraMapping:
     fields = ('image', 'info', 'max_hz')
     if not isinstance(value, dict) or 'image' not in value or set(value) - set(fields):
         raise MappingError(f'{where}: {value!r}, want a topic, or {", ".join(fields)}')
-    return CameraMapping(str(value['image']), value.get('info'), float(value.get('max_hz', 0.0)))
+    rate = value.get('max_hz', 0.0)
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not rate >= 0:
+        raise MappingError(f'{where}: max_hz: {rate!r}, want a number from 0 on')
+    return CameraMapping(str(value['image']), value.get('info'), float(rate))
 
 
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:

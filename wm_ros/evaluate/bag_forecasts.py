@@ -40,7 +40,8 @@ def made_of(path: Path, artifact: Path, backend: str = 'auto', threads: int = 2,
         try:
             predictor = Predictor(model, library, rig)
             replay = Replay(predictor, FrameBuffer(rig.names, deadline_ns=DEADLINE_NS),
-                            odometry=reader.odometry_topic() is not None)
+                            odometry=reader.odometry_topic() is not None,
+                            odom_frame=reader.odometry_frame())
             for forecast in replay.run(reader.values(rig.names)):
                 if progress:
                     progress(min(replay.counts.sets, expected), expected)

@@ -22,8 +22,8 @@ from wm_ros.ros.diagnostics import camera_status, inference_status, window_statu
 from wm_ros.ros.monitor import PROBLEM_NS, CameraMonitor, Latencies, Level, Problem
 from wm_ros.ros.odometry import OdometryMonitor
 from wm_ros.ros.parameters import Settings
-from wm_ros.ros.plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.ros.worker import Job, Timing, Worker
+from wm_ros.timed_plan import PlanError, TimedPlan, plan_from_message
 from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer, PushResult
 
