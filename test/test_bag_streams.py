@@ -5,13 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
-from bags import START_NS, noisy_jpeg, recording, write_recording
+from bags import PERIOD_NS, START_NS, noisy_jpeg, recording, rich_forecast, write_recording
 from rosbags.rosbag2 import Reader
 
-from wm_ros.data.bag import BagError, BagReader, BagWriter, DiskError
+from wm_ros.data.bag import TRUTH_TOPIC, BagError, BagReader, BagWriter, DiskError
+from wm_ros.data.bag_drive import BagDrive
 from wm_ros.data.bag_files import is_bag
 from wm_ros.data.bag_topics import Mapping, MappingError, guess_cameras, load_mapping, overlaid
 from wm_ros.data.messages import bag_types, typestore
+from wm_ros.messages import agents_message
 
 SECOND = 1_000_000_000
 
@@ -172,8 +174,19 @@ def test_a_mapping_says_what_names_do_not(tmp_path):
         with BagReader(tmp_path / 'bag', wrong) as reader, pytest.raises(BagError, match=message):
             reader.rig()
             reader.odometry_topic()
-    (tmp_path / 'bad.yaml').write_text('camera: {}\n')
-    with pytest.raises(MappingError, match='bad.yaml: camera, want some of base_frame'):
+
+
+@pytest.mark.parametrize('text, message', [
+    ('camera: {}', 'camera, want some of base_frame'),
+    ('tolerance_ms: forty', "tolerance_ms: 'forty', want a number from 0 on"),
+    ('tolerance_ms: -1', 'tolerance_ms: -1, want a number from 0 on'),
+    ('odometry: [/a, /b]', r"odometry: \['/a', '/b'\], want a name"),
+    ('ego_plan: 5', 'ego_plan: 5, want a name'),
+    ('stamps: arrival', "stamps: 'arrival', want header or receive"),
+    ('cameras: {f: {image: /f, max_hz: fast}}', "cameras.f: max_hz: 'fast', want a number")])
+def test_a_mapping_that_cannot_be_is_refused_by_key(tmp_path, text, message):
+    (tmp_path / 'bad.yaml').write_text(text + '\n')
+    with pytest.raises(MappingError, match=f'bad.yaml: {message}'):
         load_mapping(tmp_path / 'bad.yaml')
 
 
@@ -185,3 +198,15 @@ def test_a_bag_of_one_topic_is_read_without_opening_the_rest(bags):
         part._open_chunk = lambda offset: opened.append(offset) or inner(offset)
         assert [time for _, time, _ in reader.read(['/tf_static'])] == [START_NS]
         assert len(opened) == 1 < len(part._chunks.offsets)
+
+
+def test_a_pose_that_is_none_does_not_end_an_evaluation(tmp_path):
+    items = list(recording(6))
+    for topic, time_ns, msg, _ in items:
+        if topic == '/odometry' and time_ns == START_NS + 2 * PERIOD_NS:
+            msg.pose.pose.position.x = float('nan')
+    truth = agents_message(bag_types(), rich_forecast())
+    write_recording(tmp_path / 'bag', [*items, (TRUTH_TOPIC, START_NS, truth, False)])
+    samples = list(BagDrive(tmp_path / 'bag').samples(every=1, first=100))
+    assert [sample.ego.odom_from_base[0] for sample in samples] == pytest.approx(
+        [0, 1, 1 + np.cos(0.5), 3, 4, 5], abs=0.1)      # carried on at 10 m/s from the one before

@@ -193,9 +193,13 @@ def test_a_folder_of_bags_is_replayed_and_a_bad_one_does_not_end_it(place, capsy
     folder.mkdir()
     shutil.copytree(place / 'in', folder / 'a')
     (folder / 'b.mcap').write_bytes(b'')
+    shutil.copy(place / 'in' / 'in.mcap', folder / 'day.1.mcap')     # names may have points in them
+    shutil.copy(place / 'in' / 'in.mcap', folder / 'day.2.mcap')
     assert replay(place, 'many', 'many_out', '--jobs', '2', '--json') == 3
     out, error = capsys.readouterr()
-    assert json.loads(out)['forecasts'] == 30 and 'b.mcap: not a bag' in error
+    assert [json.loads(line)['forecasts'] for line in out.splitlines()] == [30] * 3
+    assert 'b.mcap: not a bag' in error
+    assert {path.name for path in (place / 'many_out').iterdir()} == {'a', 'day.1', 'day.2'}
     whole = by_topic(place / 'whole')
     for topic, messages in by_topic(place / 'many_out' / 'a').items():
         assert messages == whole[topic]

@@ -143,6 +143,7 @@ def _replay_all(arguments: argparse.Namespace, settings: Any) -> int:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from dataclasses import replace
 
+    from wm_ros.data.bag_files import name_of
     from wm_ros.replay_job import replay_bag
 
     bags = bags_in(arguments.bag)
@@ -152,7 +153,7 @@ def _replay_all(arguments: argparse.Namespace, settings: Any) -> int:
     progress, codes = Progress('replay', 'bags'), []
     # Spawned, not forked: an inference library's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context('spawn')) as pool:
-        futures = {pool.submit(replay_bag, bag, arguments.out / bag.name.split('.')[0], settings,
+        futures = {pool.submit(replay_bag, bag, arguments.out / name_of(bag), settings,
                                arguments.resume, arguments.force): bag for bag in bags}
         for done, future in enumerate(as_completed(futures), 1):
             progress(done, len(bags))

@@ -60,7 +60,10 @@ class BagDrive:
 
     @staticmethod
     def _odometry(reader: BagReader) -> list[EgoState]:
-        topic = reader.odometry_topic()
-        states = [] if topic is None else [
-            ego_state_from_odometry(msg) for _, _, msg in reader.read([topic])]
+        topic, states = reader.odometry_topic(), []
+        for name, kind, time_ns, data in reader.raw([topic] if topic else []):
+            try:
+                states.append(ego_state_from_odometry(reader.decode(name, kind, time_ns, data)))
+            except (BagError, ValueError):
+                continue        # as in the node: what is no pose is left out
         return sorted(states, key=lambda state: state.stamp_ns)

@@ -49,9 +49,14 @@ def _kind(file: Path) -> str:
 
 def _stem(file: Path) -> tuple[str, int]:
     """Return name and number of a part: ('drive', 3) for drive_3.mcap."""
-    stem = file.name.removesuffix(_PACKED).rsplit('.', 1)[0]
+    stem = name_of(file)
     name, _, number = stem.rpartition('_')
     return (name, int(number)) if name and number.isdecimal() else (stem, 0)
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a bag: that of its folder, or of its file without the ends of storage."""
+    return path.name if path.is_dir() else path.name.removesuffix(_PACKED).removesuffix(_kind(path))
 
 
 def is_bag(path: Path) -> bool:
