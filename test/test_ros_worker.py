@@ -237,6 +237,17 @@ def test_commands_outlive_sets_that_are_dropped():
         assert ran.wait(PATIENCE_S)
 
 
+def test_a_command_that_came_after_the_newest_set_runs_after_it():
+    bench, seen = Bench(SlowPredictor()), []
+    for stamp in (1, 2):
+        bench.submit(stamp)
+        bench.worker.call(lambda: seen.append(list(bench.predictor.encoded)))
+    bench.worker._fall_behind()
+    with bench:
+        settle(bench)
+    assert seen == [[], [2]]
+
+
 def test_failures_are_reported_and_do_not_end_the_thread():
     predictor = SlowPredictor()
     with Bench(predictor) as bench:

@@ -136,10 +136,11 @@ class Worker:
         self._inbox.behind = True
         if self._inbox.waiting < 2:
             return
-        kept = [entry for entry in self._inbox.jobs if not isinstance(entry, Job)]
         newest = next(entry for entry in reversed(self._inbox.jobs) if isinstance(entry, Job))
         self.counters.shed_encodes += self._inbox.waiting - 1
-        self._inbox.jobs = deque([*kept, newest])
+        # Commands keep their place: a flush that came after the set must not run before it.
+        self._inbox.jobs = deque(entry for entry in self._inbox.jobs
+                                 if entry is newest or not isinstance(entry, Job))
         self._inbox.waiting = 1
 
     def _next(self) -> Job | Callable[[], None] | None:
