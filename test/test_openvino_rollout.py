@@ -1,6 +1,8 @@
 """The rollout in three parts side by side: the same numbers, whatever the plans and threads."""
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -86,6 +88,23 @@ def test_an_error_of_a_branch_is_not_lost(three, monkeypatch):
                                              type('Failing', (), {'run': staticmethod(fail)})()])
     with pytest.raises(RuntimeError, match='out of memory'):
         outputs(three, 3)
+
+
+def test_after_an_error_nothing_is_under_way_any_more(three, monkeypatch):
+    both, left = threading.Barrier(2), []
+
+    class Branch:
+        def run(self, given):
+            both.wait(10)
+            if threading.current_thread() is threading.main_thread():
+                raise RuntimeError('out of memory')
+            time.sleep(0.05)
+            left.append(True)
+
+    monkeypatch.setattr(three, '_branches', [Branch(), Branch()])
+    with pytest.raises(RuntimeError, match='out of memory'):
+        outputs(three, 3)
+    assert left == [True]
 
 
 def test_rows_of_a_plan():

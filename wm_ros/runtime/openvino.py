@@ -7,7 +7,7 @@ import gc
 import os
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import openvino as ov
@@ -286,7 +286,10 @@ class _Graph(LoadedGraph):
 
         helping = [self._helpers.submit(work)
                    for _ in range(min(self._threads, len(self._branches)) - 1)]
-        work()
+        try:
+            work()
+        finally:
+            wait(helping)       # the next run may use no request that is still under way
         for future in helping:
             future.result()
 
