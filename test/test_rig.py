@@ -1,6 +1,7 @@
 """Rig files: a round trip, and every refusal names field, found and wanted."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,3 +93,13 @@ def test_files_that_hold_no_rig(tmp_path, text, wanted):
 @pytest.mark.parametrize('name', ['surround', 'front', 'kitti'])
 def test_rigs_of_the_package_load(name):
     assert len(load_rig(share_path('params', 'rigs', f'{name}.yaml'))) in (1, 6)
+
+
+def test_the_rig_file_of_the_docs_is_one():
+    page = Path(__file__).resolve().parent.parent / 'docs' / 'vehicle.md'
+    if not page.is_file():
+        pytest.skip('no docs in this checkout')
+    text = page.read_text().partition('```yaml\n')[2].partition('```')[0]
+    front = rig_from_dict(yaml.safe_load(text), 'docs')['front']
+    # It looks ahead: what lies on its axis is in front of the vehicle.
+    np.testing.assert_allclose(front.base_from_camera[:3, 2], [1.0, 0.0, 0.0], atol=1e-9)
