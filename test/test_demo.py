@@ -131,11 +131,24 @@ def test_a_drive_is_made_once(tmp_path, monkeypatch):
     for seed in (1, 1, 2):
         demo.prepare_drive(tmp_path / 'drive', DriveSettings(seed, 1.0))
     assert [s.seed for s in made] == [1, 2]
-    (tmp_path / 'drive' / 'metadata.yaml').unlink()     # as a run that was stopped leaves it
-    demo.prepare_drive(tmp_path / 'drive', DriveSettings(2, 1.0))
-    assert len(made) == 3
     with BagReader(tmp_path / 'drive') as reader:
         assert 'seed=2' in reader.notes['simulated']
+
+
+def test_nothing_is_removed_that_the_demo_did_not_write(tmp_path):
+    from wm_ros.cli import demo
+    with BagWriter(tmp_path / 'drive') as writer:       # somebody's recording
+        writer.write_raw('/odometry', 'nav_msgs/msg/Odometry', 1, b'\0\1\0\0')
+    (tmp_path / 'forecasts').mkdir()
+    (tmp_path / 'forecasts' / 'mine').write_text('')
+    (tmp_path / 'other').mkdir()
+    for path in ('drive', 'other'):
+        with pytest.raises(FileExistsError, match='no simulated drive; want another folder'):
+            demo.prepare_drive(tmp_path / path, DriveSettings(1, 1.0))
+    with pytest.raises(FileExistsError, match='not recorded by the demo'):
+        live.run_live(tmp_path / 'drive', tmp_path, tmp_path / 'rig.yaml', None, 'auto', 1, print)
+    assert (tmp_path / 'drive' / 'metadata.yaml').is_file()
+    assert (tmp_path / 'forecasts' / 'mine').is_file()
 
 
 def test_the_rig_files_that_the_node_gets_are_the_simulators(tmp_path):

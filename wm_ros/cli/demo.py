@@ -82,18 +82,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def prepare_drive(path: Path, settings: object) -> None:
-    """Write the drive, unless a whole one with the same settings lies there already."""
+    """
+    Write the drive, unless a whole one with the same settings lies there already.
+
+    One with other settings is replaced. Raises FileExistsError for anything else that is there.
+    """
     from wm_ros.data.bag import BagError, BagReader
     from wm_ros.data.sim_bag import write_drive
 
     if path.exists():
         try:
             with BagReader(path) as reader:
-                if reader.notes.get('simulated') == settings.text():
-                    say(f'{path}: there already')
-                    return
+                found = reader.notes.get('simulated')
         except BagError:
-            pass    # half written by a run that was stopped
+            found = None
+        if found == settings.text():
+            say(f'{path}: there already')
+            return
+        if found is None:
+            raise FileExistsError(f'{path}: there already, and no simulated drive; want another '
+                                  'folder to write (--out)')
         shutil.rmtree(path)
     say(f'simulating {settings.seconds:.0f} s with the {settings.rig} rig')
     # A run that is stopped must not leave what looks like a drive.

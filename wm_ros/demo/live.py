@@ -63,10 +63,15 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
     Play the bag `drive` to a fresh node and record it into `folder`/forecasts.
 
     Raises ProcessError, with the last lines of the process that failed, where the node does not
-    start, ends early, or publishes nothing.
+    start, ends early, or publishes nothing, and FileExistsError where somebody else's `forecasts`
+    are there.
     """
     out, agents = folder / 'forecasts', f'{NODE}/agents'
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        if not (folder / 'recorder.log').is_file():
+            raise FileExistsError(f'{out}: there already, and not recorded by the demo; want '
+                                  'another folder')
+        shutil.rmtree(out)
     domain = int(os.environ.get('ROS_DOMAIN_ID') or 1 + os.getpid() % 99)
     play_log, record_log = folder / 'player.json', folder / 'recorder.jsonl'
     for path in (play_log, record_log):
