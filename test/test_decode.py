@@ -90,6 +90,17 @@ def test_a_companion_stands_by_its_peak_and_by_no_other():
     np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.9, 0.7, 0.6])
 
 
+def test_whose_companion_somebody_is_does_not_depend_on_who_is_below_the_threshold():
+    raw, last = outputs(), decode.FIRST_COMPANION
+    rows = [0, 1, last]
+    raw['agent_class'][0, :, 6] = 9.0
+    raw['agent_score'][0, rows] = [0.9, 0.15, 0.6]
+    # Nearer to the weak peak than to its own, of which it would else be a double.
+    raw['agent_box'][0, rows, :2] = [[0, 0], [0, 0.9], [0, 0.47]]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.9, 0.6])
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.1).above(0.5).score, [0.9, 0.6])
+
+
 def test_layers_by_hand():
     raw = outputs()
     raw['occupancy'][0, 2, 10, 20] = np.log(3)              # p = 0.75 -> round(190.5) = 191

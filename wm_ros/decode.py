@@ -153,8 +153,9 @@ def without_duplicates(box: np.ndarray, on_foot: np.ndarray,
     """
     Return the rows (A, 9) that no earlier kept row lies too near to; rows come best first.
 
-    A companion is no double of the peak next to it, nor of that one's other companions, however
-    near they are: it is there because the two were seen as one. It goes where that peak goes.
+    A companion is no double of the nearest peak before it, nor of that one's other companions,
+    however near they are: it is there because the two were seen as one. It goes where that peak
+    goes.
     """
     dx, dy = np.moveaxis(box[None, :, :2] - box[:, None, :2], -1, 0)      # from row to column
     away_m = np.hypot(dx, dy)
@@ -167,7 +168,10 @@ def without_duplicates(box: np.ndarray, on_foot: np.ndarray,
     if companion is not None and companion.any() and not companion.all():
         peaks = np.flatnonzero(~companion)
         owner = np.arange(len(box))
-        owner[companion] = peaks[away_m[np.ix_(companion, peaks)].argmin(axis=1)]
+        # Of the peaks before it: its own is, and who is less likely than it has no say.
+        before = peaks < np.flatnonzero(companion)[:, None]
+        owner[companion] = peaks[np.where(before, away_m[np.ix_(companion, peaks)],
+                                          np.inf).argmin(axis=1)]
         near = (near | (near[:, owner] & companion)) & (owner[:, None] != owner)
     near = np.triu(near, 1)
     alive = np.ones(len(box), dtype=bool)
