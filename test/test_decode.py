@@ -6,6 +6,7 @@ import pytest
 from wm_ros import decode
 from wm_ros.choices import Choices
 from wm_ros.decode import OutputError
+from wm_ros.reading import OutputReader
 from wm_ros.runtime.contract import MAX_AGENTS, graph_specs
 
 
@@ -88,6 +89,20 @@ def test_a_companion_stands_by_its_peak_and_by_no_other():
     # of the first peak stands 0.45 m from the second, which is further from it than the first.
     raw['agent_box'][0, rows, :2] = [[0, 0], [0, 0.85], [0, 0.41], [0, -0.1], [0, 3.0]]
     np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.9, 0.7, 0.6])
+
+
+def test_a_model_without_companions_has_none_in_its_last_rows():
+    raw, rows = outputs(), [0, decode.FIRST_COMPANION + 1]
+    raw['agent_class'][0, :, 6] = 9.0
+    raw['agent_score'][0, rows] = [0.9, 0.8]
+    raw['agent_box'][0, rows, :2] = [[0, 0], [0, 0.2]]
+    found = []
+    for companions in (True, False):
+        reader = OutputReader(Choices(), 1, companions)
+        ((agents, _, why),) = reader.read(raw, 1, np.ones((200, 200), bool), 0.5, None)
+        reader.close()
+        found.append((len(agents), why))
+    assert found == [(2, ()), (1, ())]
 
 
 def test_whose_companion_somebody_is_does_not_depend_on_who_is_below_the_threshold():

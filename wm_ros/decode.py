@@ -33,7 +33,7 @@ MAX_CORRELATION = 0.98
 DUPLICATE_M = 1.0
 DUPLICATE_ON_FOOT_M = 0.5
 DUPLICATE_INSIDE = 0.8
-#: Rows of the raw outputs from here on are companions of the ones before.
+#: Rows of the raw outputs from here on are companions of the ones before, if a model has any.
 FIRST_COMPANION = MAX_AGENTS - COMPANIONS
 #: From here on motion tells which end of a road user is its front.
 MOVING_MPS = 0.5
@@ -102,19 +102,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def decode_agents(outputs: Mapping[str, np.ndarray], plan: int, score_threshold: float,
-                  choices: Choices = NEUTRAL) -> AgentTable:
+                  choices: Choices = NEUTRAL,
+                  first_companion: int = FIRST_COMPANION) -> AgentTable:
     """
     Return the agents of one plan whose score reaches the threshold, without duplicates.
 
-    `outputs` as `contract.graph_specs()['rollout'].outputs`; `choices` are the artifact's. Who is
-    there does not depend on who is below the threshold.
+    `outputs` as `contract.graph_specs()['rollout'].outputs`; `choices` are the artifact's; rows
+    from `first_companion` on are companions. Who is there does not depend on who is below the
+    threshold.
     """
     score = existence_probability(outputs['agent_score'][plan], choices.existence)
     keep = np.flatnonzero(score >= score_threshold)
     keep = keep[np.argsort(-score[keep], kind='stable')]
     box = outputs['agent_box'][plan][keep]                                  # (A, 9)
     classes = softmax(outputs['agent_class'][plan][keep])                   # (A, 8)
-    alone = without_duplicates(box, ON_FOOT[classes.argmax(axis=-1)], keep >= FIRST_COMPANION)
+    alone = without_duplicates(box, ON_FOOT[classes.argmax(axis=-1)], keep >= first_companion)
     keep, box, classes = keep[alone], box[alone], classes[alone]
     sigma = np.exp(np.clip(outputs['agent_log_sigma'][plan][keep], *LOG_SIGMA))
     modes = softmax(outputs['mode_logits'][plan][keep])                     # (A, K)

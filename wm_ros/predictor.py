@@ -117,7 +117,8 @@ class Predictor:
         self._ego_motion = np.zeros(2, dtype=np.float32)
         self._plans = np.zeros((plans, HORIZON_STEPS, 3), dtype=np.float32)
         self._associator = Associator()
-        self._reader = OutputReader(artifact.choices, self.settings.decode_threads)
+        self._reader = OutputReader(artifact.choices, self.settings.decode_threads,
+                                    artifact.companions)
         self._cameras = CameraInput(rig, self.settings.decode_threads,
                                     self.settings.frozen_after, clock_ns)
         self.reset('start')

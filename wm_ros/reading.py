@@ -15,16 +15,18 @@ import numpy as np
 from wm_ros import decode as dec
 from wm_ros.choices import Choices
 from wm_ros.footprints import DRAWN_FROM
+from wm_ros.runtime.contract import MAX_AGENTS
 
 #: Agents and layers of one plan, and why there are none.
 Read = tuple[dec.AgentTable, dec.Layers, tuple[str, ...]]
 
 
 class OutputReader:
-    """Reads with an artifact's choices, `threads` plans at a time."""
+    """Reads with an artifact's choices, `threads` plans at a time; `companions` as `Artifact`'s."""
 
-    def __init__(self, choices: Choices, threads: int) -> None:
+    def __init__(self, choices: Choices, threads: int, companions: bool) -> None:
         self._choices = choices
+        self._first_companion = dec.FIRST_COMPANION if companions else MAX_AGENTS
         self._threads = ThreadPoolExecutor(max(1, threads), 'wm_ros_plans')
 
     def close(self) -> None:
@@ -55,7 +57,8 @@ class OutputReader:
     def _read_plan(self, outputs: dict[str, np.ndarray], score: float, ground: dec.Ground,
                    row: int) -> Read:
         try:
-            everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), self._choices)
+            everybody = dec.decode_agents(outputs, row, min(score, DRAWN_FROM), self._choices,
+                                          self._first_companion)
             agents = everybody.above(score)
             dec.check_agents(agents)
             layers = dec.decode_layers(outputs, row, ground, everybody,

@@ -33,7 +33,8 @@ def as_artifact(path: Path) -> Artifact:
     Choices are those of `choices.json` beside it, neutral where there are none for these weights.
     """
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Artifact(path, weights, {}, _specs(load_model(path)),
+    model = load_model(path)
+    return Artifact(path, weights, {'model': model.config.to_dict()}, _specs(model),
                     _chosen(path.with_name(CHOICES), weights))
 
 

@@ -72,6 +72,11 @@ class Artifact:
         """The precision that each graph was exported for."""
         return self.manifest['precision']
 
+    @property
+    def companions(self) -> bool:
+        """Whether the last rows of its agents are companions; older models have none."""
+        return bool(self.manifest.get('model', {}).get('companions', 0))
+
 
 def load_artifact(path: str | Path) -> Artifact:
     """
