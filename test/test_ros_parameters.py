@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from wm_ros.predictor import PredictorSettings
+from wm_ros.replay import PLAN_TIMEOUT_NS
 from wm_ros.ros import loading, parameters
 from wm_ros.runtime.backend import BACKENDS
 from wm_ros.share import share_path
@@ -52,10 +54,12 @@ def test_changes_are_taken_together():
     assert changed == replace(settings, min_frames=15, publish_flow=False)
 
 
-def test_a_live_node_forms_sets_as_a_replay_does():
+def test_a_live_node_begins_with_what_a_replay_has():
     """With another tolerance a rig that fires its cameras in turn would be replayed otherwise."""
-    wanted = FrameBuffer(('front',)).tolerance_ns
-    assert parameters.settings_from({}).sync_tolerance_ms * 1e6 == wanted
+    settings = parameters.settings_from({})
+    assert settings.sync_tolerance_ms * 1e6 == FrameBuffer(('front',)).tolerance_ns
+    assert settings.plan_timeout_s * 1e9 == PLAN_TIMEOUT_NS
+    assert loading.predictor_settings(settings) == PredictorSettings()
 
 
 def test_the_yaml_of_the_package_is_the_declarations():
