@@ -17,6 +17,7 @@ import numpy as np
 from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError, get_types_from_msg
 
+from wm_ros.data.bag_calibration import base_from_frame, camera_model, static_transforms
 from wm_ros.data.bag_files import BagFiles, Topic
 from wm_ros.data.bag_topics import CameraTopics, Mapping, guess_cameras
 from wm_ros.data.bag_writer import BagError, BagWriter, DiskError
@@ -24,11 +25,10 @@ from wm_ros.data.messages import typestore
 from wm_ros.data.stored import StorageError
 from wm_ros.encodings import rgb_from_image
 from wm_ros.faults import Faults
-from wm_ros.geometry import rotation_from_quaternion
 from wm_ros.image import ImageError
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
 from wm_ros.timed_plan import PlanError, TimedPlan, plan_from_message
-from wm_ros.types import CameraModel, CameraRig, EgoState, Frame
+from wm_ros.types import CameraRig, EgoState, Frame
 
 __all__ = ['BagError', 'BagReader', 'BagWriter', 'CameraTopics', 'DiskError', 'Topic']
 
@@ -209,7 +209,8 @@ class BagReader:
         found = self.camera_topics()
         base = base_frame or self.mapping.base_frame
         order = self.camera_order(cameras)
-        transforms = self._static_transforms()
+        transforms = static_transforms(
+            msg for _, _, msg in self.read(t for t in self.topics if t.endswith('/tf_static')))
         models = []
         for name in order:
             topics = found[name]
@@ -244,18 +245,6 @@ class BagReader:
                 raise BagError(f'{self.path}: no image topic of camera {name!r}; '
                                f'cameras found: {", ".join(sorted(found))}')
         return order
-
-    def _static_transforms(self) -> dict[str, tuple[str, np.ndarray]]:
-        """Return child frame -> (parent frame, 4x4 parent_from_child) of /tf_static."""
-        transforms: dict[str, tuple[str, np.ndarray]] = {}
-        for _, _, msg in self.read(t for t in self.topics if t.endswith('/tf_static')):
-            for t in msg.transforms:
-                matrix = np.eye(4)
-                q, p = t.transform.rotation, t.transform.translation
-                matrix[:3, :3] = rotation_from_quaternion(np.array([q.x, q.y, q.z, q.w]))
-                matrix[:3, 3] = p.x, p.y, p.z
-                transforms[t.child_frame_id] = (t.header.frame_id, matrix)
-        return transforms
 
     def values(self, cameras: Iterable[str] | None = None, start_ns: int | None = None,
                stop_ns: int | None = None,
@@ -335,30 +324,3 @@ def frame_of(topics: CameraTopics, msg: Any) -> Frame:
         return Frame(topics.camera, stamp_ns(msg.header), memoryview(msg.data))
     return Frame(topics.camera, stamp_ns(msg.header), rgb_from_image(
         msg.data, msg.encoding, msg.height, msg.width, msg.step))
-
-
-def camera_model(name: str, info: Any, base_from_camera: np.ndarray) -> CameraModel:
-    """Return the camera of a CameraInfo; raise BagError where K or the size is no calibration."""
-    k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
-    if not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or not info.width * info.height:
-        raise BagError(f'camera {name!r}: CameraInfo holds no calibration: k={k.tolist()}, '
-                       f'size {info.width}x{info.height}')
-    distortion = tuple(float(value) for value in info.d)
-    return CameraModel(name, int(info.width), int(info.height), k, base_from_camera,
-                       distortion if any(distortion) else ())
-
-
-def base_from_frame(transforms: dict[str, tuple[str, np.ndarray]], frame: str, base: str,
-                    where: str = 'tf_static') -> np.ndarray:
-    """Return 4x4 base_from_frame by following parents; raise BagError where the chain ends."""
-    matrix, here, seen = np.eye(4), frame, [frame]
-    while here != base:
-        if here not in transforms:
-            raise BagError(f'{where}: no transform from {base!r} to {frame!r} in /tf_static '
-                           f'(the chain {" <- ".join(seen)} ends at {here!r})')
-        here, parent_from_child = transforms[here]
-        matrix = parent_from_child @ matrix
-        if here in seen:
-            raise BagError(f'{where}: /tf_static has a loop: {" <- ".join([*seen, here])}')
-        seen.append(here)
-    return matrix

@@ -1,0 +1,52 @@
+"""Calibration in a bag: cameras of CameraInfo messages, and where they sit by /tf_static."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from wm_ros.data.bag_writer import BagError
+from wm_ros.geometry import rotation_from_quaternion
+from wm_ros.types import CameraModel
+
+
+def static_transforms(messages: Iterable[Any]) -> dict[str, tuple[str, np.ndarray]]:
+    """Return child frame -> (parent frame, 4x4 parent_from_child) of tf2_msgs/TFMessages."""
+    transforms: dict[str, tuple[str, np.ndarray]] = {}
+    for msg in messages:
+        for t in msg.transforms:
+            matrix = np.eye(4)
+            q, p = t.transform.rotation, t.transform.translation
+            matrix[:3, :3] = rotation_from_quaternion(np.array([q.x, q.y, q.z, q.w]))
+            matrix[:3, 3] = p.x, p.y, p.z
+            transforms[t.child_frame_id] = (t.header.frame_id, matrix)
+    return transforms
+
+
+def camera_model(name: str, info: Any, base_from_camera: np.ndarray) -> CameraModel:
+    """Return the camera of a CameraInfo; raise BagError where K or the size is no calibration."""
+    k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
+    if not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or not info.width * info.height:
+        raise BagError(f'camera {name!r}: CameraInfo holds no calibration: k={k.tolist()}, '
+                       f'size {info.width}x{info.height}')
+    distortion = tuple(float(value) for value in info.d)
+    return CameraModel(name, int(info.width), int(info.height), k, base_from_camera,
+                       distortion if any(distortion) else ())
+
+
+def base_from_frame(transforms: dict[str, tuple[str, np.ndarray]], frame: str, base: str,
+                    where: str = 'tf_static') -> np.ndarray:
+    """Return 4x4 base_from_frame by following parents; raise BagError where the chain ends."""
+    matrix, here, seen = np.eye(4), frame, [frame]
+    while here != base:
+        if here not in transforms:
+            raise BagError(f'{where}: no transform from {base!r} to {frame!r} in /tf_static '
+                           f'(the chain {" <- ".join(seen)} ends at {here!r})')
+        here, parent_from_child = transforms[here]
+        matrix = parent_from_child @ matrix
+        if here in seen:
+            raise BagError(f'{where}: /tf_static has a loop: {" <- ".join([*seen, here])}')
+        seen.append(here)
+    return matrix
