@@ -153,6 +153,20 @@ def test_of_two_forms_of_a_camera_the_compressed_one_is_taken():
         '/front/image_raw/compressed', '/front/camera_info')
 
 
+@pytest.mark.parametrize('field, value, message', [
+    ('distortion_model', 'equidistant', "back: CameraInfo.distortion_model 'equidistant', want pl"),
+    ('binning_x', 2, 'back: CameraInfo.binning 2x0, want none'),
+    ('k', np.zeros(9), 'CameraInfo of back: k focal lengths 0, 0')])
+def test_calibration_that_the_node_refuses_is_refused_of_a_bag(tmp_path, field, value, message):
+    items = list(recording(1))
+    for topic, _, msg, _ in items:
+        if topic == '/back/camera_info':
+            setattr(msg, field, value)
+    write_recording(tmp_path / 'bag', items)
+    with BagReader(tmp_path / 'bag') as reader, pytest.raises(BagError, match=message):
+        reader.rig()
+
+
 def test_a_mapping_says_what_names_do_not(tmp_path):
     items = [('/x/' + topic.strip('/').replace('/', '_') if 'tf' not in topic else topic, time, msg,
               latched) for topic, time, msg, latched in recording(12)]

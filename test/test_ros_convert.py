@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
 from wm_ros import messages
+from wm_ros.camera_info import camera_from_info
 from wm_ros.ego import EgoHistory
 from wm_ros.image import ImageError
 from wm_ros.messages import FrameOfReference
@@ -122,14 +123,17 @@ def info(**changes):
 
 
 def test_camera_info():
-    camera = convert.camera_from_info(info(), CAMERA)
+    camera = camera_from_info(info(), CAMERA)
     assert (camera.width, camera.height) == (640, 360)
     assert camera.k.tolist() == [[500, 0, 320], [0, 510, 180], [0, 0, 1]]
     assert camera.distortion == (0.1, 0, 0, 0, 0)
     assert camera.base_from_camera is CAMERA.base_from_camera
-    rational = convert.camera_from_info(
+    rational = camera_from_info(
         info(distortion_model='rational_polynomial', d=[0.1] * 8 + [0.0] * 4), CAMERA)
     assert rational.distortion == (0.1,) * 8
+    for model, count in (('', 5), ('plumb_bob', 5), ('rational_polynomial', 0)):    # all zero: none
+        assert camera_from_info(
+            info(distortion_model=model, d=[0.0] * count), CAMERA).distortion == ()
 
 
 @pytest.mark.parametrize(('changes', 'wanted'), [
@@ -143,7 +147,7 @@ def test_camera_info():
 ])
 def test_bad_camera_info_is_refused_by_field(changes, wanted):
     with pytest.raises(ImageError, match=wanted) as caught:
-        convert.camera_from_info(info(**changes), CAMERA)
+        camera_from_info(info(**changes), CAMERA)
     assert caught.value.state is CameraState.UNCALIBRATED
 
 
@@ -151,7 +155,7 @@ def test_region_of_interest_is_refused():
     msg = info()
     msg.roi.width, msg.roi.height, msg.roi.x_offset = 320, 180, 10
     with pytest.raises(ImageError, match='roi 320x180\\+10\\+0, want none'):
-        convert.camera_from_info(msg, CAMERA)
+        camera_from_info(msg, CAMERA)
 
 
 def test_transform():

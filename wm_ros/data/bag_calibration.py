@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from wm_ros.camera_info import camera_from_info
 from wm_ros.data.bag_writer import BagError
 from wm_ros.geometry import rotation_from_quaternion
+from wm_ros.image import ImageError
 from wm_ros.types import CameraModel
 
 
@@ -26,14 +28,12 @@ def static_transforms(messages: Iterable[Any]) -> dict[str, tuple[str, np.ndarra
 
 
 def camera_model(name: str, info: Any, base_from_camera: np.ndarray) -> CameraModel:
-    """Return the camera of a CameraInfo; raise BagError where K or the size is no calibration."""
-    k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
-    if not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or not info.width * info.height:
-        raise BagError(f'camera {name!r}: CameraInfo holds no calibration: k={k.tolist()}, '
-                       f'size {info.width}x{info.height}')
-    distortion = tuple(float(value) for value in info.d)
-    return CameraModel(name, int(info.width), int(info.height), k, base_from_camera,
-                       distortion if any(distortion) else ())
+    """Return the camera of a CameraInfo; raise BagError for one that the node would refuse."""
+    unknown = CameraModel(name, 0, 0, np.eye(3), base_from_camera, ())
+    try:
+        return camera_from_info(info, unknown)
+    except ImageError as err:
+        raise BagError(str(err)) from err
 
 
 def base_from_frame(transforms: dict[str, tuple[str, np.ndarray]], frame: str, base: str,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from wm_ros.camera_info import camera_from_info
 from wm_ros.image import ImageError
-from wm_ros.ros.convert import camera_from_info
 from wm_ros.types import CameraRig
 
 #: Looks up `base_from_camera` (4x4) of an optical frame; None where it is not known.

@@ -17,12 +17,9 @@ import numpy as np
 
 from wm_ros.encodings import ENCODINGS, rgb_from_image
 from wm_ros.geometry import rotation_from_quaternion
-from wm_ros.image import ImageError, calibrated
+from wm_ros.image import ImageError
 from wm_ros.messages import FrameOfReference, MessageTypes, stamp_ns
-from wm_ros.types import TIME_STEP_S, CameraModel, CameraState, Forecast, Frame, FrameSet
-
-#: Numbers of coefficients that each distortion model may bring.
-_DISTORTIONS = {'': (0,), 'plumb_bob': (0, 4, 5), 'rational_polynomial': (8,)}
+from wm_ros.types import TIME_STEP_S, Forecast, Frame, FrameSet
 
 
 @functools.lru_cache(maxsize=1)
@@ -101,39 +98,6 @@ def decoded(frames: FrameSet) -> tuple[FrameSet, dict[str, ImageError]]:
                 read[name] = replace(frame, image=err)
                 errors[name] = err
     return replace(frames, frames=read), errors
-
-
-def camera_from_info(msg: Any, camera: CameraModel) -> CameraModel:
-    """
-    Return `camera` with the intrinsics of a sensor_msgs/CameraInfo.
-
-    Raises ImageError (UNCALIBRATED) naming the field that cannot be used. `k` and `d` describe the
-    whole picture, so binning and regions of interest are refused rather than guessed at.
-    """
-    def refuse(field: str, found: object, wanted: str) -> None:
-        raise ImageError(f'{camera.name}: CameraInfo.{field} {found}, want {wanted}',
-                         CameraState.UNCALIBRATED)
-
-    distortion = list(msg.d)
-    model = msg.distortion_model
-    if model not in _DISTORTIONS:
-        refuse('distortion_model', repr(model), 'plumb_bob or rational_polynomial')
-    if len(distortion) not in _DISTORTIONS[model]:
-        if not distortion or any(distortion[8:]) or len(distortion) not in (12, 14):
-            refuse('d', f'of {len(distortion)} numbers',
-                   ' or '.join(map(str, _DISTORTIONS[model])) + f' for {model or "no model"}')
-        distortion = distortion[:8]    # thin prism and tilt terms that are zero
-    if max(msg.binning_x, msg.binning_y) > 1:
-        refuse('binning', f'{msg.binning_x}x{msg.binning_y}', 'none')
-    roi = msg.roi
-    if roi.x_offset or roi.y_offset or (roi.width, roi.height) not in (
-            (0, 0), (msg.width, msg.height)):
-        refuse('roi', f'{roi.width}x{roi.height}+{roi.x_offset}+{roi.y_offset}', 'none')
-    try:
-        return calibrated(camera, np.array(msg.k).reshape(3, 3), tuple(distortion), msg.width,
-                          msg.height)
-    except ImageError as err:
-        raise ImageError(f'CameraInfo of {err}', err.state) from err
 
 
 def pose_from_transform(transform: Any) -> np.ndarray:
