@@ -222,5 +222,6 @@ def test_a_pose_that_is_none_does_not_end_an_evaluation(tmp_path):
     truth = agents_message(bag_types(), rich_forecast())
     write_recording(tmp_path / 'bag', [*items, (TRUTH_TOPIC, START_NS, truth, False)])
     samples = list(BagDrive(tmp_path / 'bag').samples(every=1, first=100))
+    assert {sample.plan for sample in samples} == {None}
     assert [sample.ego.odom_from_base[0] for sample in samples] == pytest.approx(
         [0, 1, 1 + np.cos(0.5), 3, 4, 5], abs=0.1)      # carried on at 10 m/s from the one before

@@ -5,14 +5,16 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from bags import PERIOD_NS, START_NS, recording, write_recording
+from bags import PERIOD_NS, START_NS, recording, rich_forecast, write_recording
 from fakes import make_fake_artifact
 from test_replay import Recorder, stream
 
 from wm_ros.cli.main import main
-from wm_ros.data.bag import BagReader
+from wm_ros.data.bag import TRUTH_TOPIC, BagReader
+from wm_ros.data.bag_drive import BagDrive
 from wm_ros.data.bag_topics import Mapping
 from wm_ros.data.messages import bag_types
+from wm_ros.messages import agents_message
 from wm_ros.replay import Replay
 from wm_ros.replay_resume import read_notes, write_notes
 from wm_ros.timed_plan import TimedPlan, plan_from_message
@@ -128,6 +130,18 @@ def test_forecasts_are_made_for_the_plans_of_the_bag(place, capsys):
     assert f'no ego plan on /other; wm_ros/EgoPlan topics: {PLANS}' in capsys.readouterr().err
     assert replay(place, 'never', '--dry-run') == 0
     assert f'ego plan: {PLANS}' in capsys.readouterr().out
+
+
+def test_a_bag_is_scored_for_its_plans(place):
+    with BagReader(place / 'in') as reader:
+        items = [(topic, time_ns, msg, topic == '/tf_static')
+                 for topic, time_ns, msg in reader.read()]
+    truth = agents_message(bag_types(), rich_forecast())
+    write_recording(place / 'scored', [*items, (TRUTH_TOPIC, START_NS, truth, False)])
+    samples = list(BagDrive(place / 'scored').samples(every=1, first=100))
+    ends = [sample.plan.poses[-1, :2] for sample in samples]
+    assert len(ends) == 20
+    np.testing.assert_allclose(ends, [[18 * np.cos(0.5), -18 * np.sin(0.5)]] * 20, atol=1e-3)
 
 
 def test_plans_are_copied_once_and_a_stopped_replay_goes_on_with_them(place):

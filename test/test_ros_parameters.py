@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from wm_ros.predictor import PredictorSettings
-from wm_ros.replay import PLAN_TIMEOUT_NS
 from wm_ros.ros import loading, parameters
 from wm_ros.runtime.backend import BACKENDS
 from wm_ros.share import share_path
+from wm_ros.timed_plan import TIMEOUT_NS
 from wm_ros.window import FrameBuffer
 
 REPO = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def test_a_live_node_begins_with_what_a_replay_has():
     """With another tolerance a rig that fires its cameras in turn would be replayed otherwise."""
     settings = parameters.settings_from({})
     assert settings.sync_tolerance_ms * 1e6 == FrameBuffer(('front',)).tolerance_ns
-    assert settings.plan_timeout_s * 1e9 == PLAN_TIMEOUT_NS
+    assert settings.plan_timeout_s * 1e9 == TIMEOUT_NS
     assert loading.predictor_settings(settings) == PredictorSettings()
 
 

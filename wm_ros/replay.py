@@ -23,14 +23,12 @@ from wm_ros.messages import (
     grid_message,
     occupancy_message,
 )
-from wm_ros.timed_plan import PlanError, TimedPlan
+from wm_ros.timed_plan import TimedPlan, plan_of
 from wm_ros.types import CameraState, EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer, PushResult
 
 #: A complete set waits this long, in the bag's time, for odometry that reaches its stamp.
 ODOMETRY_WAIT_NS = 200_000_000
-#: An ego plan that is older is not used: the node's `plan_timeout_s`.
-PLAN_TIMEOUT_NS = 1_000_000_000
 #: What outcomes of a frame say about a topic's stamps.
 _STAMP_FAULTS = {
     PushResult.STAMP_JUMP: 'its stamps jump, and the window begins anew',
@@ -86,7 +84,7 @@ class Replay:
         self._known_ns: int | None = None
         self._before_first: Callable[[], None] | None = None
         self._odometry = odometry
-        self._frames = base_frame, odom_frame
+        self._frames = {'base_frame': base_frame, 'odom_frame': odom_frame}
         self._given: TimedPlan | None = None
         self._plan: EgoPlan | None = None       # of the set that was encoded last
         self._predictor = predictor
@@ -125,7 +123,7 @@ class Replay:
             if self._wanted:
                 yield self._forecast((frames, ego))
             self._wanted = self._encode(frames, ego)
-            self._plan = self._plan_for(ego)
+            self._plan = plan_of(self._given, ego, self._history, **self._frames)
         if now_ns is None and self._wanted:
             self._wanted = False
             yield self._forecast(None)
@@ -139,15 +137,6 @@ class Replay:
         self.counts.planned += self._plan is not None
         self.counts.valid += forecast.valid
         return forecast
-
-    def _plan_for(self, ego: EgoState | None) -> EgoPlan | None:
-        """Return the given plan as the model takes it, or None: constant turn rate then."""
-        if self._given is None or ego is None:
-            return None
-        try:
-            return self._given.at(ego, self._history, *self._frames, PLAN_TIMEOUT_NS)
-        except PlanError:
-            return None
 
     def _push_ego(self, state: EgoState, now_ns: int) -> None:
         self.faults.saw('odometry', state.stamp_ns)

@@ -12,6 +12,9 @@ from wm_ros.geometry import relative_pose
 from wm_ros.messages import duration_ns, planar_pose, stamp_ns
 from wm_ros.types import EgoPlan, EgoState
 
+#: An ego plan that is older is not used: the default of the node's `plan_timeout_s`.
+TIMEOUT_NS = 1_000_000_000
+
 
 class PlanError(ValueError):
     """A plan that cannot be used: what was found and what was wanted."""
@@ -57,6 +60,18 @@ class TimedPlan:
             return plan_from_poses(self.times_ns, self.poses, ego.stamp_ns, frame_from_base)
         except ValueError as err:
             raise PlanError(str(err)) from err
+
+
+def plan_of(given: TimedPlan | None, ego: EgoState | None, history: EgoHistory,
+            odom_frame: str, base_frame: str = 'base_link',
+            max_age_ns: int = TIMEOUT_NS) -> EgoPlan | None:
+    """Return a given plan for the vehicle at `ego`; None where it is of no use, or none is."""
+    if given is None or ego is None:
+        return None
+    try:
+        return given.at(ego, history, base_frame, odom_frame, max_age_ns)
+    except PlanError:
+        return None
 
 
 def plan_from_message(msg: Any) -> TimedPlan:

@@ -10,6 +10,7 @@ from wm_ros.data.samples import Sample
 from wm_ros.data.truth import truth_from_message
 from wm_ros.ego import EgoHistory
 from wm_ros.messages import ego_state_from_odometry, stamp_ns
+from wm_ros.timed_plan import TimedPlan, plan_of
 from wm_ros.types import CameraRig, EgoState, Frame, FrameSet, Truth
 from wm_ros.window import FrameBuffer
 
@@ -35,28 +36,32 @@ class BagDrive:
         Yield all camera sets, formed by their stamps as the node forms them.
 
         Sets numbered first, first + every, ... carry their truth, where there is one of their
-        stamp. Plans are not known: truth is what happened.
+        stamp. The ego vehicle's plan is the one recorded last before a set, if the bag holds any.
         """
         with BagReader(self.path) as reader:
             truths = {stamp_ns(msg.header): msg for _, _, msg in reader.read([TRUTH_TOPIC])}
             states = self._odometry(reader)
             history = EgoHistory()
-            for i, frames in enumerate(self._sets(reader)):
+            frame = reader.odometry_frame()
+            for i, (frames, given) in enumerate(self._sets(reader)):
                 while states and states[0].stamp_ns <= frames.stamp_ns:
                     history.push(states.pop(0))
                 scored = i >= first and (i - first) % every == 0
                 msg = truths.get(frames.stamp_ns) if scored else None
                 truth: Truth | None = None if msg is None else truth_from_message(msg)
-                yield Sample(frames, history.at(frames.stamp_ns), truth, None)
+                ego = history.at(frames.stamp_ns)
+                yield Sample(frames, ego, truth, plan_of(given, ego, history, frame))
 
-    def _sets(self, reader: BagReader) -> Iterator[FrameSet]:
-        buffer = FrameBuffer(self.rig.names)
+    def _sets(self, reader: BagReader) -> Iterator[tuple[FrameSet, TimedPlan | None]]:
+        buffer, plan = FrameBuffer(self.rig.names), None
         for time_ns, value in reader.values(self.rig.names):
-            if isinstance(value, Frame):
+            if isinstance(value, TimedPlan):
+                plan = value
+            elif isinstance(value, Frame):
                 buffer.push(value, time_ns)
-                yield from buffer.ready(time_ns)
+                yield from ((frames, plan) for frames in buffer.ready(time_ns))
         buffer.flush()
-        yield from buffer.ready(0)
+        yield from ((frames, plan) for frames in buffer.ready(0))
 
     @staticmethod
     def _odometry(reader: BagReader) -> list[EgoState]:
