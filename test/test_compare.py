@@ -104,3 +104,17 @@ def test_artifacts_are_run_over_bags(tmp_path, capsys):
     assert 'no truth in these bags' in capsys.readouterr().out
     assert main(['compare', str(artifact), str(stricter)]) == 1
     assert 'want --bag BAG' in capsys.readouterr().err
+
+
+def test_recordings_are_told_apart_by_their_whole_names(tmp_path, capsys):
+    pytest.importorskip('openvino')
+    artifact = str(make_fake_artifact(tmp_path / 'artifact'))
+    for day in ('day.1', 'day.2'):
+        write_recording(tmp_path / 'in' / day, recording(2))
+    twice = write_recording(tmp_path / 'other' / 'day.1', recording(2))
+    one = ['compare', artifact, artifact, '--threads', '1', '--bag', str(tmp_path / 'in')]
+    assert main([*one, '--keep', str(tmp_path / 'kept')]) == 0
+    assert {path.name for path in (tmp_path / 'kept').iterdir()} == {
+        f'{side}_{day}' for side in 'ab' for day in ('day.1', 'day.2')}
+    assert main([*one, str(twice)]) == 1
+    assert 'two recordings named day.1' in capsys.readouterr().err

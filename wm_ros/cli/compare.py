@@ -125,7 +125,7 @@ def _limit(expect: str | None) -> float | None:
 def _pairs(sides: list[Side], arguments: argparse.Namespace,
            folder: Path) -> Iterator[tuple[str, Path, Path, Path | None]]:
     """Yield the name of a recording, the forecasts of both sides, and where its truth may be."""
-    from wm_ros.data.bag_files import is_bag
+    from wm_ros.data.bag_files import is_bag, name_of
     from wm_ros.replay_job import Settings, replay_bag
 
     def bags(path: Path) -> dict[str, Path]:
@@ -133,7 +133,12 @@ def _pairs(sides: list[Side], arguments: argparse.Namespace,
             return {'': path}
         return {each.name: each for each in sorted(path.iterdir()) if is_bag(each)}
 
-    inputs = {bag.name: bag for path in arguments.bag for bag in bags(path).values()}
+    inputs: dict[str, Path] = {}
+    for bag in (bag for path in arguments.bag for bag in bags(path).values()):
+        if bag.name in inputs:
+            raise ValueError(f'--bag: two recordings named {bag.name}, want names that tell them '
+                             f'apart: {inputs[bag.name]}, {bag}')
+        inputs[bag.name] = bag
     if any(side.is_artifact for side in sides) and not inputs:
         raise ValueError('an artifact says nothing without input: want --bag BAG')
     made: list[dict[str, Path]] = []
@@ -147,7 +152,7 @@ def _pairs(sides: list[Side], arguments: argparse.Namespace,
         made.append({})
         settings = Settings(side.path, side.backend, arguments.threads, options=side.options)
         for name, bag in inputs.items():
-            made[-1][name] = folder / f'{label}_{name.split(".")[0]}'
+            made[-1][name] = folder / f'{label}_{name_of(bag)}'
             replay_bag(bag, made[-1][name], settings, force=True,
                        progress=Progress(f'{label.upper()}: {name}', 's of the bag'))
     if all(len(found) == 1 for found in made):      # one each: names need not be the same
