@@ -68,7 +68,10 @@ def test_wrong_usage_is_2(capsys):
     (['replay', 'nowhere', '--out', 'x'], 'nowhere'),
     (['demo', '--artifact', 'nothing-here'], 'nothing-here'),
     (['sim', 'x', '--seed', '1', '--seconds', '0'], 'seconds'),
-    (['sim', 'x', '--seed', '1', '--quality', '0'], 'quality')])
+    (['sim', 'x', '--seed', '1', '--quality', '0'], 'quality'),
+    (['sim', 'x', '--seed', '1', '--seconds', 'nan'], 'seconds > 0'),
+    (['sim', 'x', '--seed', '1', '--width', '-5'], 'width of 0'),
+    (['sim', 'x', '--seed', '1', '--world', 'mars'], 'want one of sim, sim-hard')])
 def test_a_failure_is_one_line_and_1(arguments, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 1

@@ -61,3 +61,16 @@ def test_what_does_not_fit_is_named(tmp_path, rig, capsys):
         assert main(['video', *files, '--rig', rig, '--out', str(tmp_path / 'bag')]) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / 'bag').exists()
+
+
+def test_a_bag_gives_way_to_one_that_is_whole_and_to_no_other(tmp_path, rig, capsys):
+    good = [str(write_clip(tmp_path / f'{name}.avi', 3)) for name in 'ab']
+    one = ['video', *good, '--rig', rig, '--out', str(tmp_path / 'bag')]
+    assert main(one) == 0 and main(one) == 1            # it is there
+    assert main([*one[:2], str(tmp_path / 'none.avi'), *one[3:], '--force']) == 1
+    with BagReader(tmp_path / 'bag') as reader:
+        assert len(list(reader.values())) == 6          # as it was
+    assert main([*one, '--force', '--seconds', '0.1']) == 0
+    with BagReader(tmp_path / 'bag') as reader:
+        assert 0 < len(list(reader.values())) < 6
+    assert not (tmp_path / 'bag.replaced').exists()

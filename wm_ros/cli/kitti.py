@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.replacing import replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _lidar_check(drive, arguments)
     if arguments.out is None:
         raise ValueError('want OUT_BAG to write, or --lidar-check FORECASTS')
-    if arguments.force and (arguments.out / 'metadata.yaml').is_file():
-        shutil.rmtree(arguments.out)
-    pictures = write_bag(arguments.out, drive, arguments.storage,
-                         Progress('writing', 'pictures'))
+    with replacing(arguments.out, arguments.force):
+        pictures = write_bag(arguments.out, drive, arguments.storage,
+                             Progress('writing', 'pictures'))
     if arguments.rig_file:
         arguments.rig_file.write_text(rig_to_yaml(drive.rig), encoding='utf-8')
     labels = sum(len(track.stamps_ns) for track in drive.tracks)

@@ -8,10 +8,10 @@ name. Without --scene the scenes are listed; --all writes every one of them into
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.replacing import replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names if arguments.all else [arguments.scene]:
         drive = load_scene(arguments.folder, name)
         out = arguments.out / name if arguments.all else arguments.out
-        if arguments.force and (out / 'metadata.yaml').is_file():
-            shutil.rmtree(out)
-        pictures = write_recorded(out, drive, arguments.storage, Progress(name, 'camera sets'))
+        with replacing(out, arguments.force):
+            pictures = write_recorded(out, drive, arguments.storage, Progress(name, 'camera sets'))
         if arguments.rig_file and arguments.scene:
             arguments.rig_file.write_text(rig_to_yaml(drive.rig), encoding='utf-8')
         labels = sum(len(track.stamps_ns) for track in drive.tracks)

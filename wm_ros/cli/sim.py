@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import math
 import time
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.replacing import replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,17 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from wm_ros.data.sim_bag import DriveSettings, write_drive
+    from wm_ros.sim.worlds import WORLDS
 
-    if arguments.seconds <= 0 or not 1 <= arguments.quality <= 100:
-        raise ValueError(f'want seconds > 0 and a quality of 1 to 100, got {arguments.seconds} and '
-                         f'{arguments.quality}')
+    if not (math.isfinite(arguments.seconds) and arguments.seconds > 0
+            and 1 <= arguments.quality <= 100 and arguments.width >= 0):
+        raise ValueError('want seconds > 0, a quality of 1 to 100 and a width of 0 or more, got '
+                         f'{arguments.seconds}, {arguments.quality} and {arguments.width}')
+    if arguments.world not in WORLDS:
+        raise ValueError(f'--world {arguments.world}: want one of {", ".join(WORLDS)}')
     settings = DriveSettings(arguments.seed, arguments.seconds, arguments.rig, arguments.world,
                              arguments.quality, width=arguments.width)
-    if arguments.force and (arguments.out / 'metadata.yaml').is_file():
-        shutil.rmtree(arguments.out)
     start = time.monotonic()
-    sets = write_drive(arguments.out, settings, arguments.storage, arguments.workers,
-                       Progress('rendering', 'camera sets'))
+    with replacing(arguments.out, arguments.force):
+        sets = write_drive(arguments.out, settings, arguments.storage, arguments.workers,
+                           Progress('rendering', 'camera sets'))
     size_mb = sum(f.stat().st_size for f in arguments.out.iterdir()) / 1e6
     result = {'bag': str(arguments.out), 'camera_sets': sets, 'megabytes': round(size_mb, 1),
               'seconds': round(time.monotonic() - start, 1)}

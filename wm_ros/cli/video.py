@@ -8,10 +8,10 @@ made with the model's trained mask for it. `wm_ros replay` and `wm_ros report` t
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.replacing import replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     from wm_ros.rig import load_rig
 
     rig = load_rig(arguments.rig)
-    if arguments.force and (arguments.out / 'metadata.yaml').is_file():
-        shutil.rmtree(arguments.out)
-    counts = write_video(arguments.out, rig, arguments.files, round(arguments.stamp * 1e9),
-                         arguments.quality, arguments.start, arguments.seconds, arguments.storage,
-                         Progress('writing', 'pictures'))
+    with replacing(arguments.out, arguments.force):
+        counts = write_video(arguments.out, rig, arguments.files, round(arguments.stamp * 1e9),
+                             arguments.quality, arguments.start, arguments.seconds,
+                             arguments.storage, Progress('writing', 'pictures'))
     print(f'{arguments.out}: ' + ', '.join(f'{count} pictures of {name}'
                                            for name, count in counts.items()))
     return 0
