@@ -169,6 +169,17 @@ def test_a_pause_of_the_process_is_no_cameras_fault(bench):
     assert b.engine.sets[-1][:2] == (START + 12 * PERIOD, ['camera_0', 'camera_1'])
 
 
+def test_where_every_tick_is_late_a_set_still_goes_on(bench):
+    b = bench()
+    b.send(0)
+    b.send(1, skip=['camera_2'])
+    for _ in range(4):
+        b.now += 60 * MS
+        b.pipeline.tick()
+    b.settle()
+    assert b.engine.sets[-1][:2] == (START + PERIOD, ['camera_0', 'camera_1'])
+
+
 def odometry(stamp_ns):
     msg = Odometry()
     set_stamp(msg, stamp_ns)

@@ -65,6 +65,7 @@ class Pipeline:
         self._now_ns = now_ns
         self._publish = publish
         self._seen_ns, self._awake_ns = clock_ns(), 0
+        self._paused = False
         self._odometry = OdometryMonitor(settings.odometry, settings.odom_frame)
         self._plan: TimedPlan | None = None
         self._plan_problem = Problem()
@@ -213,9 +214,11 @@ class Pipeline:
         """Do what is due: sets that waited long enough go on."""
         if not self.active:
             return
-        paused = self._clock_ns() - self._seen_ns > AWAKE_STEP_NS
+        # After a pause the messages that came meanwhile are taken first. A second late tick in a
+        # row is no pause: nothing came between them, and sets would wait for ever on a busy machine.
+        self._paused = not self._paused and self._clock_ns() - self._seen_ns > AWAKE_STEP_NS
         now = self._awake()
-        if not paused:      # after a pause the messages that came meanwhile are taken first
+        if not self._paused:
             self._collect(now)
 
     # Sets out.
