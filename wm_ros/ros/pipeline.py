@@ -215,7 +215,7 @@ class Pipeline:
         if not self.active:
             return
         # After a pause the messages that came meanwhile are taken first. A second late tick in a
-        # row is no pause: nothing came between them, and sets would wait for ever on a busy machine.
+        # row is no pause: nothing came between them, and a set would wait for ever.
         self._paused = not self._paused and self._clock_ns() - self._seen_ns > AWAKE_STEP_NS
         now = self._awake()
         if not self._paused:
