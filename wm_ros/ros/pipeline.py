@@ -161,7 +161,6 @@ class Pipeline:
         if not self.active:
             return
         now, awake = self._clock_ns(), self._awake()
-        self._paused = False
         camera = self.cameras[name]
         camera.arrived(now)
         try:
@@ -215,8 +214,8 @@ class Pipeline:
         """Do what is due: sets that waited long enough go on."""
         if not self.active:
             return
-        # After a pause the messages that came meanwhile are taken first. A second late tick in a
-        # row is none: no picture came between them, and a set would wait for ever.
+        # After a pause the messages that came meanwhile are taken first. Not so the tick
+        # behind: on a machine where all come late a set would wait for ever.
         self._paused = not self._paused and self._clock_ns() - self._seen_ns > AWAKE_STEP_NS
         now = self._awake()
         if not self._paused:
