@@ -23,7 +23,8 @@ from wm_ros.cli.progress import Progress
 if TYPE_CHECKING:
     from wm_ros.evaluate.datasets import Dataset
 
-VALIDATION_SEEDS = '800000:800030'
+#: Of 30 drives the threshold fell short of its precision on others.
+VALIDATION_SEEDS = '800000:800060'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'beside its weights, for `wm_ros export --choices FILE`')
     parser.add_argument('--no-plan', action='store_true',
                         help='forecast for constant turn rate and velocity, as the node does where '
-                             'nobody tells it the ego plan; simulated drives know it (not bench-v1 '
-                             'then)')
+                             'nobody tells it the ego plan; simulated drives know it, and bags that '
+                             'hold it (not bench-v1 then)')
     parser.add_argument('--frames', action='store_true',
                         help='score the predicted camera frames too (wm_ros train --stage frames)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
