@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'beside its weights, for `wm_ros export --choices FILE`')
     parser.add_argument('--no-plan', action='store_true',
                         help='forecast for constant turn rate and velocity, as the node does where '
-                             'nobody tells it the ego plan; simulated drives know it, and bags that '
-                             'hold it (not bench-v1 then)')
+                             'nobody tells it the ego plan; simulated drives know it, and bags '
+                             'that hold it (not bench-v1 then)')
     parser.add_argument('--frames', action='store_true',
                         help='score the predicted camera frames too (wm_ros train --stage frames)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there')
