@@ -10,6 +10,7 @@ from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.quant import fold_batch_norms  # noqa: E402
 from wm_ros.model.teacher import Teacher, build_model, draw_frames  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
+from wm_ros.runtime.contract import COMPANIONS, MAX_AGENTS  # noqa: E402
 from wm_ros.train.grow import grown, refuse  # noqa: E402
 
 
@@ -177,6 +178,20 @@ def test_a_model_whose_agents_saw_no_plan_begins_the_same_and_learns_to_see_it()
         assert torch.equal(value, outputs[1][name]), name
     outputs[1]['trajectories'].square().mean().backward()
     assert model.agents.from_plan[-1].weight.grad.abs().sum() > 0
+
+
+def test_a_model_without_companions_begins_with_the_same_peaks():
+    torch.manual_seed(0)
+    alone = stirred(WorldModel(replace(PRESETS['tiny'], companions=0)))
+    fold_batch_norms(alone)
+    model = grown(alone, PRESETS['tiny'])
+    skip, motion = torch.rand(1, alone.config.skip_channels, 80, 80), scene()[1]
+    outputs = [each.rollout(each.fold(**window(each)), skip, *motion) for each in (alone, model)]
+    for name in ('centre', 'occupancy'):
+        assert torch.equal(outputs[0][name], outputs[1][name]), name
+    peaks = slice(MAX_AGENTS - COMPANIONS)
+    torch.testing.assert_close(outputs[1]['agent_score'][:, peaks],
+                               outputs[0]['agent_score'][:, peaks], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize('small', ['base', 'small', 'tiny'])

@@ -59,7 +59,7 @@ class Companions(nn.Module):
 
         Takes queries (B, A, D), places (B, A, 2) and scores (B, A); of several plans in one scene
         places and scores are (1, ...). Who is a companion is then judged by the queries of the
-        first plan, so that every plan has the same agents in the same rows.
+        first plan, so that all plans of one call have the same agents in the same rows.
         """
         somebody, another = self.judged(query[:len(score)], score)
         score = chance = torch.sigmoid(somebody)

@@ -1,7 +1,8 @@
 """
 What a model's own peaks stand for: somebody, nobody, or several (`wm_ros.model.companions`).
 
-Peaks are matched with the truth as the benchmark matches detections, so what a score learns to say
+Peaks are matched with the truth as the benchmark matches detections (the highest first; by the
+peak's own score, which does not move with what is learnt here), so what a score learns to say
 is whether there is a road user within 2 m of the box. Who is left over, and stands that near to the
 box of a peak that has found another, is that peak's companion.
 """

@@ -35,6 +35,7 @@ def grown(small: WorldModel, config: ModelConfig) -> WorldModel:
     """
     Return a model of `config` with batch norms folded, which computes what `small` does.
 
+    Where companions come in, the last peaks make room for them: the rows before are as they were.
     `small` has its norms folded and its quantisers off. Raises ValueError, naming the field, where
     `config` differs in something that cannot grow, or is smaller.
     """
