@@ -9,7 +9,8 @@ the products they are for. What stays FP32:
 
 - what is computed from poses, times and plans alone, and the warp: TensorRT wants a map and the
   grid it is read at in one type, and in FP16 places near the edge of the map are rounded to 2 cm
-- the scores that agents are picked by, from their last convolution on: rounding makes ties
+- the scores that agents and companions are picked by, from their last convolution on: rounding
+  makes ties
 - boxes, their spread and trajectories, in metres, from the last linear layer on
 - INT8 convolutions whose result is quantised again at once: one kernel each, that reads and writes
   INT8 and scales in FP32 inside; rounded to FP16 in between, values would fall to the next step of
