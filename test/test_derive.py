@@ -253,8 +253,8 @@ def test_products_are_int8_or_fp16_and_metres_are_fp32(shipped, forms):
     fold, rollout = products(forms['fold']), products(forms['rollout'])
     assert {kind for kind, _ in fold.values()} == {TensorProto.FLOAT16}
     full = {name for name, (kind, _) in rollout.items() if kind == TensorProto.FLOAT}
-    assert full == {'/decoder/centre/Conv', '/agents/box/box.2/MatMul',
-                    '/agents/mode/mode.2/MatMul'}
+    assert full == {'/decoder/centre/Conv', '/box/box.2/MatMul', '/mode/mode.2/MatMul',
+                    '/companions/judge/judge.3/MatMul'}
     # As many INT8 products as the parent has activations quantised for, attention's among them.
     layers = shipped.manifest['model']['layers']
     int8 = [name for name, (_, quantised) in rollout.items() if quantised]

@@ -52,14 +52,14 @@ class AgentTolerance:
 #: Runtime keeps it, moves all of that ground by a step: 0.035 spreads in the mean with one camera.
 #: One wrong channel of 32 is a 99.9th percentile near 1.
 TOLERANCES = {'f32': {'encode': Tolerance(0.05, 0.4), 'fold': Tolerance(1e-5, 1e-4),
-                      'rollout': Tolerance(0.004, 0.08)},
+                      'rollout': Tolerance(0.004, 0.12)},
               'f16': {'encode': Tolerance(0.05, 0.6), 'fold': Tolerance(0.004, 0.03),
-                      'rollout': Tolerance(0.01, 0.12)},
+                      'rollout': Tolerance(0.01, 0.15)},
               'bf16': {'encode': Tolerance(0.08, 0.8), 'fold': Tolerance(0.006, 0.05),
                        'rollout': Tolerance(0.03, 0.25)}}
-AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.01),
+AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.03),
                     'f16': AgentTolerance(0.98, 3e-3, 0.05),
-                    'bf16': AgentTolerance(0.97, 5e-3, 0.2)}
+                    'bf16': AgentTolerance(0.95, 1e-2, 0.2)}
 #: Another window's output is over so many times as far away as the same window's.
 CONTRAST = 3.0
 
