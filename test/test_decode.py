@@ -91,6 +91,15 @@ def test_a_companion_stands_by_its_peak_and_by_no_other():
     np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.95, 0.9, 0.7, 0.6])
 
 
+def test_a_companion_inside_a_bus_goes_and_the_car_behind_it_stays():
+    raw, last = outputs(), decode.FIRST_COMPANION
+    rows = [0, last, last + 1]
+    raw['agent_score'][0, rows] = [0.9, 0.8, 0.7]
+    raw['agent_box'][0, 0, 4:6] = np.log([12.0, 2.5])                        # heading along x
+    raw['agent_box'][0, rows, :2] = [[0, 0], [3.0, 0], [-9.0, 0]]
+    np.testing.assert_allclose(decode.decode_agents(raw, 0, 0.5).score, [0.9, 0.7])
+
+
 def test_a_model_without_companions_has_none_in_its_last_rows():
     raw, rows = outputs(), [0, decode.FIRST_COMPANION + 1]
     raw['agent_class'][0, :, 6] = 9.0

@@ -155,9 +155,9 @@ def without_duplicates(box: np.ndarray, on_foot: np.ndarray,
     """
     Return the rows (A, 9) that no earlier kept row lies too near to; rows come best first.
 
-    A companion is no double of the nearest peak before it, nor of that one's other companions,
-    however near they are: it is there because the two were seen as one. It goes where that peak
-    goes.
+    On foot, a companion is no double of the nearest peak before it, nor of that one's other
+    companions, however near they are: it is there because the two were seen as one. Vehicles do
+    not stand in each other. A companion goes where that peak goes.
     """
     dx, dy = np.moveaxis(box[None, :, :2] - box[:, None, :2], -1, 0)      # from row to column
     away_m = np.hypot(dx, dy)
@@ -174,7 +174,9 @@ def without_duplicates(box: np.ndarray, on_foot: np.ndarray,
         before = peaks < np.flatnonzero(companion)[:, None]
         owner[companion] = peaks[np.where(before, away_m[np.ix_(companion, peaks)],
                                           np.inf).argmin(axis=1)]
-        near = (near | (near[:, owner] & companion)) & (owner[:, None] != owner)
+        strangers = owner[:, None] != owner
+        near = ((near & (strangers | ~(on_foot[:, None] & on_foot)))
+                | (near[:, owner] & companion & strangers))
     near = np.triu(near, 1)
     alive = np.ones(len(box), dtype=bool)
     for row in np.flatnonzero(near.any(axis=1)):
