@@ -1,5 +1,6 @@
 """Small bags and forecasts for tests: everything filled in, nothing simulated."""
 
+from collections import defaultdict
 from dataclasses import fields, is_dataclass
 
 import numpy as np
@@ -30,6 +31,17 @@ def small_rig(names=('front', 'back')):
         CameraModel(name, 160, 90, k, camera_pose(np.array([1.0, 0.1 * i, 1.5]), i * np.pi, 0.02),
                     (-0.1, 0.02, 0.001, -0.001, 0.0) if i else ())
         for i, name in enumerate(names)), 'small')
+
+
+def by_topic(path):
+    """Return the messages of a bag as they lie in it: (time, bytes) by topic."""
+    from wm_ros.data.bag import BagReader
+
+    found = defaultdict(list)
+    with BagReader(path) as reader:
+        for topic, _, time_ns, data in reader.raw():
+            found[topic].append((time_ns, bytes(data)))
+    return found
 
 
 def rich_agent(rng, track=1, xy=(8.0, 2.0)):

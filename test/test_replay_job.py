@@ -5,12 +5,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 
 import golden
 import numpy as np
 import pytest
-from bags import PERIOD_NS, START_NS, differences, recording, write_recording
+from bags import PERIOD_NS, START_NS, by_topic, differences, recording, write_recording
 from fakes import make_fake_artifact
 
 from wm_ros.cli.main import main
@@ -39,14 +38,6 @@ def place(tmp_path_factory):
 def replay(folder, bag, out, *options):
     return main(['replay', str(folder / bag), '--out', str(folder / out), '--threads', '1',
                  '--artifact', str(folder / 'artifact'), *options])
-
-
-def by_topic(path):
-    found = defaultdict(list)
-    with BagReader(path) as reader:
-        for topic, _, time_ns, data in reader.raw():
-            found[topic].append((time_ns, bytes(data)))
-    return found
 
 
 def test_inputs_are_copied_beside_the_forecasts(place):

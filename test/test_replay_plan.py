@@ -1,11 +1,10 @@
 """A bag that holds the ego vehicle's plans is replayed for them, in the frames of its odometry."""
 
 import shutil
-from collections import defaultdict
 
 import numpy as np
 import pytest
-from bags import PERIOD_NS, START_NS, recording, rich_forecast, write_recording
+from bags import PERIOD_NS, START_NS, by_topic, recording, rich_forecast, write_recording
 from fakes import make_fake_artifact
 from test_replay import Recorder, stream
 
@@ -102,14 +101,6 @@ def replay(folder, out, *options):
                  '--artifact', str(folder / 'artifact'), *options])
 
 
-def raw(path):
-    found = defaultdict(list)
-    with BagReader(path) as reader:
-        for topic, _, time_ns, data in reader.raw():
-            found[topic].append((time_ns, bytes(data)))
-    return found
-
-
 def infos(path):
     with BagReader(path) as reader:
         return [(msg.header, msg.info) for _, _, msg in reader.read(['/world_model/agents'])]
@@ -145,8 +136,8 @@ def test_a_bag_is_scored_for_its_plans(place):
 
 
 def test_plans_are_copied_once_and_a_stopped_replay_goes_on_with_them(place):
-    whole = raw(place / 'whole')
-    assert whole[PLANS] == raw(place / 'in')[PLANS] and len(whole[PLANS]) == 21
+    whole = by_topic(place / 'whole')
+    assert whole[PLANS] == by_topic(place / 'in')[PLANS] and len(whole[PLANS]) == 21
     out = place / 'stopped'
     shutil.copytree(place / 'whole', out)
     content = (out / 'whole.mcap').read_bytes()
@@ -155,7 +146,7 @@ def test_plans_are_copied_once_and_a_stopped_replay_goes_on_with_them(place):
     (out / 'metadata.yaml').unlink()
     write_notes(out, {**read_notes(out), 'result': None})
     assert replay(place, 'stopped', '--copy-inputs', '--resume') in (0, 3)
-    assert raw(out) == whole
+    assert by_topic(out) == whole
     assert read_notes(out)['result']['resumed'] > 0
 
 

@@ -35,8 +35,7 @@ class ModelConfig:
     # Agents' futures read the ego plan beside the scene: from the scene's tokens alone nobody
     # learnt to brake behind an ego vehicle that will.
     plan_in_agents: bool = True
-    # How many more a peak of centres may stand for: of two people who walk side by side one was
-    # found in two cases of three.
+    # How many more a peak of centres may stand for: people who walk side by side often share one.
     companions: int = 2
     teacher: bool = False           # dense attention over all frames' tokens beside the rest
     dense_every: int = 1            # a teacher's sparse layers to each dense one
