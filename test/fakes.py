@@ -3,7 +3,8 @@ A tiny artifact with the contract's names and shapes, for tests that need no tra
 
 Its graphs are small arithmetic on all of their inputs, so a test can tell whether an input got
 through: `memory` and `skip` are the lifted brightness of the images, `latent` a masked mean of
-the window, and the outputs are plausible road users moved a little by latent, skip, plan and ego.
+the window, `past` one of its older frames, and the outputs are plausible road users moved a little
+by latent, skip, past, plan and ego.
 """
 
 from __future__ import annotations
@@ -77,11 +78,13 @@ def _fold(g: _Graph) -> None:
     tokens = g.op('AveragePool', mean, kernel_shape=[5, 5], strides=[5, 5])  # (1, 4, 16, 16)
     tokens = g.op('Transpose', g.op('Reshape', tokens, g.ints(4, 256)), perm=[1, 0])
     g.op('Concat', tokens, tokens, axis=1, out='latent')
+    older = g.op('Slice', seen, g.ints(0), g.ints(15))
+    g.op('ReduceMean', older, axes=[0], keepdims=0, out='past')
 
 
 def _rollout(g: _Graph) -> None:
     level = g.op('ReduceMean', 'latent', keepdims=0)
-    detail = g.op('ReduceMean', 'skip', keepdims=0)
+    detail = g.op('ReduceMean', g.op('Add', 'skip', 'past'), keepdims=0)
     ego = g.op('ReduceSum', g.op('Mul', 'ego_motion', 'odometry_mask'), keepdims=0)
     scene = g.op('Tanh', g.op('Add', g.op('Add', level, detail),
                               g.op('Mul', ego, g.const(0.01))))

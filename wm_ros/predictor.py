@@ -155,7 +155,7 @@ class Predictor:
         self._ring.clear()
         self._cameras.reset()
         self._encoded: dict[str, np.ndarray] | None = None
-        self._latent: np.ndarray | None = None
+        self._folded: dict[str, np.ndarray] | None = None
         self._begun: tuple[Any, ...] | None = None
         self._encode_ms: dict[str, float] = {}
         self._associator.reset()
@@ -201,7 +201,7 @@ class Predictor:
         lifted = self._clock()
         self._problems = self._cameras.problems
         available = self._cameras.available
-        self._latent = None
+        self._folded = None
         self._encoded = self._run_encode(index, weight) if any(available) else None
         encoded = self._clock()
         self._ring.append(
@@ -263,10 +263,11 @@ class Predictor:
 
     def scene(self) -> Scene | None:
         """Return what the newest forecast was made from; None where odometry or model lacked."""
-        if self._latent is None or self._encoded is None or not self._odometry_mask[0]:
+        if self._folded is None or self._encoded is None or not self._odometry_mask[0]:
             return None
         return Scene(self._ring.entries[-1].stamp_ns, self._cameras.images, self._cameras.available,
-                     self._latent, self._encoded['skip'], self._ego_motion)
+                     self._folded['latent'], self._encoded['skip'] + self._folded['past'],
+                     self._ego_motion)
 
     def _forecasts(self, plans: list[EgoPlan | None], remember: bool,
                    following: tuple[FrameSet, EgoState | None] | None = None) -> list[Forecast]:
@@ -308,13 +309,13 @@ class Predictor:
         return window, entries[-1].ego if window.odometry else None, (*reasons, *self._problems)
 
     def _fold(self, odometry: bool, ego: EgoState | None) -> float:
-        """Fold the window into the latent, once a set; return the milliseconds it took."""
-        if self._latent is not None:
+        """Fold the window, once a set; return the milliseconds it took."""
+        if self._folded is not None:
             return 0.0
         start = self._clock()
         self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
-        self._latent = self._backend.run('fold', self._ring.fold_inputs(
-            self._window, list(self._ring.entries), odometry, ego))['latent']
+        self._folded = self._backend.run('fold', self._ring.fold_inputs(
+            self._window, list(self._ring.entries), odometry, ego))
         return (self._clock() - start) / 1e6
 
     def _begin_following(self, frame_set: FrameSet, ego: EgoState | None) -> None:
@@ -341,7 +342,7 @@ class Predictor:
         for i in range(len(self._plans)):
             self._plans[i] = plans[min(i, len(plans) - 1)].poses
         outputs = self._backend.run('rollout', {
-            'latent': self._latent, 'skip': self._encoded['skip'], 'plans': self._plans,
+            **self._folded, 'skip': self._encoded['skip'], 'plans': self._plans,
             'ego_motion': self._ego_motion, 'odometry_mask': self._odometry_mask})
         return outputs, (self._clock() - start) / 1e6
 

@@ -69,7 +69,7 @@ class CheckpointBackend:
         """Do nothing: each part runs in one piece."""
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run one part on arrays without a batch dimension; `latent` stays a tensor."""
+        """Run one part on arrays without a batch dimension; what is folded stays tensors."""
         with torch.inference_mode():
             given = {name: torch.from_numpy(value)[None] if isinstance(value, np.ndarray)
                      else value for name, value in inputs.items()}
@@ -77,10 +77,10 @@ class CheckpointBackend:
                 memory, skip = self._model.encode(**given)
                 return {'memory': memory[0].numpy(), 'skip': skip[0].numpy()}
             if graph == 'fold':
-                return {'latent': self._model.fold(**given)}
+                return dict(zip(('latent', 'past'), self._model.fold(**given), strict=True))
             plans = given['plans'][0]
             out = self._model.rollout(**{
-                name: value if name == 'skip' else _repeated(value, len(plans))
+                name: value if name in ('skip', 'past') else _repeated(value, len(plans))
                 for name, value in {**given, 'plans': plans}.items()})
             # What lies there now is the same under every plan.
             return {name: (out[name][0] if name in ('road', 'observed') else out[name])

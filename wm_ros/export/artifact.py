@@ -41,8 +41,8 @@ def calibrate_dynamics(model: WorldModel, windows: Iterable[Mapping[str, torch.T
     model.eval()
     with calibration(model.dynamics):
         for batch in windows:
-            latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
-                                batch['frame_mask'], batch['odometry_mask'])
+            latent, _ = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
+                                   batch['frame_mask'], batch['odometry_mask'])
             model.dynamics(latent, batch['plans'], batch['ego_motion'], batch['odometry_mask'])
 
 

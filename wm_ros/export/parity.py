@@ -22,7 +22,7 @@ from wm_ros.choices import Choices, existence_probability
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import Backend
 
-DENSE = {'encode': ('memory', 'skip'), 'fold': ('latent',),
+DENSE = {'encode': ('memory', 'skip'), 'fold': ('latent', 'past'),
          'rollout': ('occupancy', 'flow', 'road', 'observed')}
 #: Agents are the same when their centres are this near.
 SAME_AGENT_M = 0.5

@@ -112,7 +112,8 @@ def core_cost(config: ModelConfig, rounds: int, threads: int) -> dict[str, Any]:
     times = []
     for _ in range(rounds + 1):
         begin = _clock()
-        model.dynamics(model.fold(*inputs), *plan)
+        latent, _ = model.fold(*inputs)
+        model.dynamics(latent, *plan)
         times.append(1e3 * (_clock() - begin))
     return {'tokens': 16 * 256 if config.teacher else 256,
             'parameters': sum(p.numel() for part in (model.bottleneck, model.dynamics)

@@ -15,11 +15,9 @@ TOKEN_ROWS = 16
 
 class TemporalBottleneck(nn.Module):
     """
-    Warp every cached map into the newest frame, pool it to tokens, run one recurrence.
+    Pool every warped map to tokens, run one recurrence over them.
 
-    The warp works on cells of 1.25 m, before pooling: a token of 6.25 m would smear what the
-    vehicle's own motion shifts by less. A masked frame leaves the state as it is. Weights are
-    trained and stored for half precision.
+    A masked frame leaves the state as it is. Weights are trained and stored for half precision.
     """
 
     def __init__(self, memory_channels: int, dim: int):
@@ -33,15 +31,14 @@ class TemporalBottleneck(nn.Module):
         self.recur = nn.Linear(dim, 3 * dim, bias=False)
         self.place = nn.Parameter(torch.randn(TOKEN_ROWS * TOKEN_ROWS, dim) * 0.02)
 
-    def forward(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
-                frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, warped: torch.Tensor, age_s: torch.Tensor, frame_mask: torch.Tensor,
+                odometry_mask: torch.Tensor) -> torch.Tensor:
         """
-        Fold a window (B, 16, C, R, R), oldest frame first, into a latent (B, 256, dim).
+        Fold the maps of `window_warped` (B, 16, C, R, R) into a latent (B, 256, dim).
 
-        `now_from_frame` (B, 16, 3) holds x, y, yaw of each frame's base in the newest base;
         `age_s`, `frame_mask` (B, 16); `odometry_mask` (B, 1).
         """
-        tokens = self.tokens(memory, now_from_frame, age_s, odometry_mask)
+        tokens = self.tokens(warped, age_s, odometry_mask)
         state = torch.zeros_like(tokens[:, 0, :, :self.dim])
         # One gradient for all slices in training; plain slices are what exports well.
         inputs = tokens.unbind(1) if self.training else [tokens[:, t] for t in range(WINDOW_FRAMES)]
@@ -49,14 +46,12 @@ class TemporalBottleneck(nn.Module):
             state = self.observe(state, inputs[step], frame_mask[:, step])
         return state
 
-    def tokens(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
+    def tokens(self, warped: torch.Tensor, age_s: torch.Tensor,
                odometry_mask: torch.Tensor) -> torch.Tensor:
-        """Warp and pool every frame: the recurrence's inputs (B, 16, 256, 3 * dim)."""
-        batch = memory.shape[0]
-        pose = now_from_frame * odometry_mask[:, :, None]   # unknown motion: no warp, and said so
-        warped = warp(memory.flatten(0, 1), pose.flatten(0, 1))
+        """Pool every frame: the recurrence's inputs (B, 16, 256, 3 * dim)."""
         pool = self._pool_for_training if self.training else self._pool
-        x = pool(warped).reshape(batch, WINDOW_FRAMES, TOKEN_ROWS * TOKEN_ROWS, self.dim)
+        x = pool(warped.flatten(0, 1)).reshape(
+            len(warped), WINDOW_FRAMES, TOKEN_ROWS * TOKEN_ROWS, self.dim)
         when = torch.stack([age_s, odometry_mask.expand_as(age_s)], -1)
         x = F.relu(x + self.when(when)[:, :, None] + self.place)
         return self.inputs(x)
@@ -81,6 +76,19 @@ class TemporalBottleneck(nn.Module):
         update = torch.sigmoid(update_x + update_h) * present[:, None, None].to(state.dtype)
         new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
         return state + update * (new - state)
+
+
+def window_warped(memory: torch.Tensor, now_from_frame: torch.Tensor,
+                  odometry_mask: torch.Tensor) -> torch.Tensor:
+    """
+    Bring a window's maps (B, 16, C, R, R), oldest frame first, to the newest frame's place.
+
+    `now_from_frame` (B, 16, 3) holds x, y, yaw of each frame's base in the newest base. It is done
+    on cells of 1.25 m, before pooling: a token of 6.25 m would smear what the vehicle's own motion
+    shifts by less.
+    """
+    pose = now_from_frame * odometry_mask[:, :, None]       # unknown motion: no warp, and said so
+    return warp(memory.flatten(0, 1), pose.flatten(0, 1)).reshape(memory.shape)
 
 
 def warp(maps: torch.Tensor, now_from_frame: torch.Tensor) -> torch.Tensor:

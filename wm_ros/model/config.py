@@ -26,6 +26,10 @@ class ModelConfig:
     heads: int = 6
     anchors: int = 32               # global tokens
     block: int = 32                 # queries a block; each sees 3 blocks and all anchors
+    # Filters over time by which a cell's older features are read beside the latent, and channels
+    # of what they find.
+    past_filters: int = 6
+    past_channels: int = 32
     decoder_channels: int = 32      # of a step's 1.25 m map
     # Centres are looked for on cells so many times finer than 1.25 m. On cells of 0.625 m two
     # people a metre apart are one peak half of the time, and people are two agents in five.
@@ -51,7 +55,8 @@ class ModelConfig:
         if unknown:
             raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
         # What models had before there was a choice.
-        fields = {'centre_cells': 2, 'plan_in_agents': False, 'companions': 0, **fields}
+        fields = {'centre_cells': 2, 'plan_in_agents': False, 'companions': 0,
+                  'past_filters': 0, **fields}
         return cls(**{key: tuple(value) if isinstance(value, list) else value
                       for key, value in fields.items()})
 
@@ -72,10 +77,10 @@ PRESETS = {
     # For tests: run in a moment, learn nothing.
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,
-                        latent_dim=32, dim=32, layers=1, heads=2, decoder_channels=8,
-                        agent_dim=32, agent_layers=1),
+                        latent_dim=32, dim=32, layers=1, heads=2, past_filters=2,
+                        past_channels=8, decoder_channels=8, agent_dim=32, agent_layers=1),
     'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 2, 1, 2),
                                 lift_channels=12, skip_channels=16, memory_channels=8,
                                 bev_blocks=2, latent_dim=32, dim=32, layers=1, heads=2,
-                                decoder_channels=8, agent_dim=32, agent_layers=1, teacher=True),
+                                past_filters=2, past_channels=8, decoder_channels=8, agent_dim=32, agent_layers=1, teacher=True),
 }

@@ -26,21 +26,23 @@ class Encode(Part):
 
 
 class Fold(Part):
-    """The window to the latent."""
+    """The window to the latent, and to what the past adds to the newest features."""
 
     def forward(self, memory, now_from_frame, age_s, frame_mask,
                 odometry_mask) -> tuple[torch.Tensor, ...]:
-        return (self.model.fold(memory[None], now_from_frame[None], age_s[None], frame_mask[None],
-                                odometry_mask[None])[0],)
+        latent, past = self.model.fold(memory[None], now_from_frame[None], age_s[None],
+                                       frame_mask[None], odometry_mask[None])
+        return latent[0], past[0]
 
 
 class Rollout(Part):
     """The latent under P plans to the raw outputs."""
 
-    def forward(self, latent, skip, plans, ego_motion, odometry_mask) -> tuple[torch.Tensor, ...]:
+    def forward(self, latent, skip, past, plans, ego_motion,
+                odometry_mask) -> tuple[torch.Tensor, ...]:
         count = plans.shape[0]
         out = self.model.rollout(
-            latent[None], skip[None], plans, ego_motion[None].expand(count, -1),
+            latent[None], skip[None], past[None], plans, ego_motion[None].expand(count, -1),
             odometry_mask[None].expand(count, -1))
         # What lies there now is the same under every plan.
         out = {**out, 'road': out['road'][0], 'observed': out['observed'][0]}

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wm_ros.model.bottleneck import TOKEN_ROWS, warp
+from wm_ros.model.bottleneck import TOKEN_ROWS, window_warped
 from wm_ros.model.config import ModelConfig
 from wm_ros.model.dynamics import Dynamics
 from wm_ros.model.world_model import WorldModel
@@ -32,14 +32,12 @@ class History(NamedTuple):
     What stands in the place of a latent, F frames of it, 16 unless training leaves some out.
 
     `latent` (B, 256, latent_dim) is the student's, `tokens` (B, F * 256, dim) are the history's,
-    oldest first, `present` (B, F * 256) tells which of them are there, `cells` (B, skip, R, R) is
-    what the maps add to the newest frame's features.
+    oldest first, `present` (B, F * 256) tells which of them are there.
     """
 
     latent: torch.Tensor
     tokens: torch.Tensor
     present: torch.Tensor
-    cells: torch.Tensor
 
 
 class TokenHistory(nn.Module):
@@ -151,21 +149,23 @@ class Teacher(WorldModel):
         self.dense_frames = WINDOW_FRAMES
 
     def fold(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
-             frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> History:
-        """Bring 16 cached maps (B, 16, C, R, R) into the newest frame's place; keep them all."""
-        latent = super().fold(memory, now_from_frame, age_s, frame_mask, odometry_mask)
-        pose = now_from_frame * odometry_mask[:, :, None]
-        warped = warp(memory.flatten(0, 1), pose.flatten(0, 1)).unflatten(0, memory.shape[:2])
-        cells = self.cells(warped, frame_mask, odometry_mask)
+             frame_mask: torch.Tensor,
+             odometry_mask: torch.Tensor) -> tuple[History, torch.Tensor]:
+        """
+        Bring 16 cached maps (B, 16, C, R, R) into the newest frame's place; keep them all.
+
+        Beside the history, what they add to the newest frame's features (B, skip, R, R).
+        """
+        warped = window_warped(memory, now_from_frame, odometry_mask)
+        latent = self.bottleneck(warped, age_s, frame_mask, odometry_mask)
+        past = (self.past_of(warped, frame_mask, odometry_mask)
+                + self.cells(warped, frame_mask, odometry_mask))
         if self.training and self.dense_frames < WINDOW_FRAMES:
             chosen = draw_frames(len(memory), self.dense_frames).to(memory.device)
             warped = warped[torch.arange(len(memory), device=memory.device)[:, None], chosen]
             age_s, frame_mask = age_s.gather(1, chosen), frame_mask.gather(1, chosen)
-        return History(latent, *self.tokens(warped, age_s, frame_mask, odometry_mask), cells)
-
-    def newest(self, latent: History, skip: torch.Tensor) -> torch.Tensor:
-        """Add what the history's maps say to the newest frame's features (B or 1, skip, R, R)."""
-        return skip + latent.cells[:len(skip)]
+        tokens, present = self.tokens(warped, age_s, frame_mask, odometry_mask)
+        return History(latent, tokens, present), past
 
 
 def draw_frames(count: int, frames: int) -> torch.Tensor:

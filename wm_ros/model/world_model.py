@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from wm_ros.model.agents import AgentDecoder
-from wm_ros.model.bottleneck import TemporalBottleneck
+from wm_ros.model.bottleneck import TemporalBottleneck, window_warped
 from wm_ros.model.config import ModelConfig
 from wm_ros.model.decoder import Decoder
 from wm_ros.model.dynamics import Dynamics
 from wm_ros.model.encoder import ImageEncoder
 from wm_ros.model.lift import Lift
+from wm_ros.model.past import Past
 
 
 class WorldModel(nn.Module):
@@ -29,6 +30,8 @@ class WorldModel(nn.Module):
         self.lift = Lift(config.lift_channels, config.skip_channels, config.memory_channels,
                          config.bev_blocks)
         self.bottleneck = TemporalBottleneck(config.memory_channels, config.latent_dim)
+        self.past = (Past(config.memory_channels, config.skip_channels, config.past_filters,
+                          config.past_channels) if config.past_filters else None)
         self.dynamics = Dynamics(config.latent_dim, config.dim, config.layers, config.heads,
                                  config.block, config.anchors)
         self.decoder = Decoder(config.dim, config.skip_channels, config.decoder_channels,
@@ -44,24 +47,36 @@ class WorldModel(nn.Module):
         return self.lift(features, lift_index, lift_weight)
 
     def fold(self, memory: torch.Tensor, now_from_frame: torch.Tensor, age_s: torch.Tensor,
-             frame_mask: torch.Tensor, odometry_mask: torch.Tensor) -> torch.Tensor:
-        """Fold 16 cached maps (B, 16, C, R, R) into the latent (B, 256, latent_dim)."""
-        return self.bottleneck(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+             frame_mask: torch.Tensor, odometry_mask: torch.Tensor
+             ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Fold 16 cached maps (B, 16, C, R, R) into the latent (B, 256, latent_dim).
 
-    def newest(self, latent: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """Return the newest frame's features (B or 1, skip, R, R) as the decoders take them."""
-        return skip
+        Beside it, what the older of them add to the newest frame's features, (B, skip, R, R).
+        """
+        warped = window_warped(memory, now_from_frame, odometry_mask)
+        latent = self.bottleneck(warped, age_s, frame_mask, odometry_mask)
+        return latent, self.past_of(warped, frame_mask, odometry_mask)
 
-    def rollout(self, latent: torch.Tensor, skip: torch.Tensor, plans: torch.Tensor,
-                ego_motion: torch.Tensor, odometry_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    def past_of(self, warped: torch.Tensor, frame_mask: torch.Tensor,
+                odometry_mask: torch.Tensor) -> torch.Tensor:
+        """Return what warped maps add to the newest frame's features; 0 of a model without."""
+        if self.past is None:
+            blank = warped[:, 0, :1] * 0.0
+            return blank.expand(-1, self.config.skip_channels, -1, -1)
+        return self.past(warped, frame_mask, odometry_mask)
+
+    def rollout(self, latent: torch.Tensor, skip: torch.Tensor, past: torch.Tensor,
+                plans: torch.Tensor, ego_motion: torch.Tensor,
+                odometry_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
 
-        With latent and `skip` of one scene, (1, ...), the plans are alternatives in it: who is
+        With latent, `skip` and `past` of one scene, (1, ...), the plans are alternatives in it: who is
         there now is looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
-        dense = self.decoder(states, self.newest(latent, skip))
+        dense = self.decoder(states, skip + past)
         there = self.agents.everybody(dense['now'], states[:, 0], dense['centre'],
                                       (plans, odometry_mask))
         score = there['agent_score'].expand(states.shape[0], -1)
@@ -75,5 +90,5 @@ class WorldModel(nn.Module):
         frames = [self.encode(images[:, t], lift_index, lift_weight)
                   for t in range(images.shape[1])]
         memory = torch.stack([memory for memory, _ in frames], 1)
-        latent = self.fold(memory, now_from_frame, age_s, frame_mask, odometry_mask)
-        return self.rollout(latent, frames[-1][1], plans, ego_motion, odometry_mask)
+        latent, past = self.fold(memory, now_from_frame, age_s, frame_mask, odometry_mask)
+        return self.rollout(latent, frames[-1][1], past, plans, ego_motion, odometry_mask)

@@ -38,7 +38,7 @@ from wm_ros.types import (
 )
 
 FORMAT = 'wm_ros-artifact'
-VERSION = 1
+VERSION = 2
 MANIFEST = 'manifest.json'
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_FILE_BYTES = 1 << 30

@@ -5,8 +5,9 @@ The contract between an artifact and whatever runs it: names, shapes and types o
 everything else is fixed when the artifact is exported.
 
 encode   one synchronised set of images -> the frame's bird's-eye features, computed once a frame
-fold     the cached features of 16 frames, ego-motion and masks -> the 256-token latent
-rollout  latent + newest features + ego plans -> raw outputs, one row a plan
+fold     the cached features of 16 frames, ego-motion and masks -> the 256-token latent, and what
+         the older frames add to the newest one's features
+rollout  latent + newest features + what the older add + ego plans -> raw outputs, one row a plan
 """
 
 from __future__ import annotations
@@ -85,12 +86,14 @@ def graph_specs(memory_channels: int = 32, skip_channels: int = 64, latent_dim: 
                 TensorSpec('frame_mask', f, (16,)),
                 TensorSpec('odometry_mask', f, (1,)),
             ),
-            outputs=(TensorSpec('latent', f, (tokens, latent_dim)),),
+            outputs=(TensorSpec('latent', f, (tokens, latent_dim)),
+                     TensorSpec('past', f, skip)),
         ),
         'rollout': GraphSpec(
             inputs=(
                 TensorSpec('latent', f, (tokens, latent_dim)),
                 TensorSpec('skip', f, skip),
+                TensorSpec('past', f, skip),                   # is added to `skip`
                 TensorSpec('plans', f, ('P', 6, 3)),           # poses every 0.5 s from 0.5 s
                 TensorSpec('ego_motion', f, (2,)),             # speed m/s, yaw rate rad/s
                 TensorSpec('odometry_mask', f, (1,)),          # 0: plans, ego_motion are ignored

@@ -49,7 +49,7 @@ class OpenVinoBackend(GraphBackend):
     name = 'openvino'
     OPTIONS = {'device': 'CPU', 'encode_precision': 'f32', 'fold_precision': 'f32',
                'rollout_precision': 'auto'}
-    channels_last = frozenset({'memory', 'skip'})
+    channels_last = frozenset({'memory', 'skip', 'past'})
 
     def prepare(self, artifact: Artifact) -> None:
         """Start the library; it runs the artifact as exported."""
@@ -108,11 +108,12 @@ class _Graph(LoadedGraph):
         if cut is not None:
             parts = [Part(cut.dynamics, _for_agents(settings.precision), _ALL_FRAMES)]
         made: dict[str, ov.Tensor] = {}
+        self._early: list[tuple[np.ndarray, np.ndarray]] = []   # made ahead, and their outputs
         self._steps = []
         for number, part in enumerate(parts):
             threads = settings.beside if number < self._ahead else 0
             compiled = self._compile(settings, part, threads or settings.threads)
-            self._steps.append(self._step(compiled, part.frames, made))
+            self._steps.append(self._step(compiled, part.frames, made, number < self._ahead))
         self._branches: list[Branch] = []
         self._raised: list[tuple[np.ndarray, np.ndarray]] = []
         if cut is None:
@@ -148,9 +149,14 @@ class _Graph(LoadedGraph):
         self.kernels += executed_kernels(compiled)
         return compiled
 
-    def _step(self, compiled: ov.CompiledModel, frames: slice,
-              made: dict[str, ov.Tensor]) -> Step:
-        """Return a step that takes what those before it have `made`, and the graph's inputs."""
+    def _step(self, compiled: ov.CompiledModel, frames: slice, made: dict[str, ov.Tensor],
+              ahead: bool = False) -> Step:
+        """
+        Return a step that takes what those before it have `made`, and the graph's inputs.
+
+        Outputs of one that runs `ahead` are handed over later: until then those of the last window
+        may still be read.
+        """
         request = compiled.create_infer_request()
         wanted = {item.name for item in self.spec.inputs}
         takes = {}
@@ -161,9 +167,13 @@ class _Graph(LoadedGraph):
             else:
                 takes[name] = frames if name in BY_FRAME else _ALL_FRAMES
         for name in (name for port in compiled.outputs for name in port.get_names()):
-            if name in self.outputs:
+            if name in self.outputs and not ahead:
                 self._give(request, name, self.outputs[name])
             made[name] = request.get_tensor(name)
+            if name in self.outputs and ahead:
+                output = self.outputs[name]
+                self._early.append((made[name].data,
+                                    channels_last(output) if name in self._last else output))
         return Step(request, takes)
 
     def _branch(self, cut: Rollout, settings: Settings, made: dict[str, ov.Tensor],
@@ -229,6 +239,8 @@ class _Graph(LoadedGraph):
         given = self._taken(inputs)
         done = self._ahead if self._was_begun(given) else 0
         self._run(self._steps[done:], given)
+        for early, output in self._early:
+            np.copyto(output, early)
         if self._branches:
             self._run_beside(given)
         raise_all(self._raised, self._helpers, self._threads)

@@ -12,7 +12,7 @@ import openvino as ov
 from openvino import opset15 as ops
 from openvino.passes import ConstantFolding, Manager
 
-from wm_ros.runtime.openvino_split import Cut, split_at
+from wm_ros.runtime.openvino_split import Cut, needed, split_at
 from wm_ros.types import WINDOW_FRAMES
 
 #: Inputs that have a row a frame and are read frame by frame; masks go to both parts as they are.
@@ -24,8 +24,9 @@ def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
     Return the two parts of a fold of static shapes, None where it is not of the kind.
 
     It is where frames go their own way up to one tensor, of which the steps of a recurrence then
-    take one frame each. The first part takes the first 15 rows of the inputs `BY_FRAME`, the
-    second the last one and, by name, what the first one gives.
+    take one frame each; what else is made on that way is made of the older frames. The first part
+    takes the first 15 rows of the inputs `BY_FRAME`, the second the last one and, by name, what the
+    first one gives. Outputs that need nothing of the newest frame are the first part's.
     """
     model = model.clone()
     tokens = next((port for node in model.get_ordered_ops() for port in node.outputs()
@@ -33,7 +34,9 @@ def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
     if tokens is None:
         return None
     before, after = split_at(model, [Cut(tokens, tokens, 'tokens', 'tokens')])
-    older, newest = (_for_frames(before, count) for count in (WINDOW_FRAMES - 1, 1))
+    frames_own = before.get_results()[:1]
+    older = _for_frames(before, WINDOW_FRAMES - 1)
+    newest = _for_frames(ov.Model(frames_own, needed(before.get_parameters(), frames_own)), 1)
     if older is None or newest is None:
         return None
     folding = Manager()
@@ -48,10 +51,9 @@ def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
             gather.input(1).replace_source_output(
                 ops.constant(np.zeros(gather.get_input_shape(1), np.int64)).output(0))
     masks = [node for node in after.get_parameters() if node is not entry]
-    masks = [node for node in masks if 'tokens' not in node.output(0).get_names()]
-    results = after.get_results()
-    carried = _carried(ov.Model(results, [*older.get_parameters(), *newest.get_parameters(),
-                                          *masks]), early, late)
+    first = _sharing(older, masks)
+    results, own = after.get_results(), older.get_results()[1:]
+    carried = _carried(ov.Model(results, [*first, *newest.get_parameters(), *masks]), early, late)
     given = []
     entries = []
     for number, (port, readers) in enumerate(carried):
@@ -61,8 +63,22 @@ def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
             reader.replace_source_output(entries[-1].output(0))
         port.set_names({f'carried{number}'})
         given.append(ops.result(port))
-    return (ov.Model(given, [*older.get_parameters(), *masks]),
+    return (ov.Model([*given, *own], [*first, *masks]),
             ov.Model(results, [*newest.get_parameters(), *masks, *entries]))
+
+
+def _sharing(model: ov.Model, parameters: list[ov.Node]) -> list[ov.Node]:
+    """Let a model read these parameters for its own of the same names; return its others."""
+    others = []
+    for old in model.get_parameters():
+        names = old.output(0).get_names()
+        new = next((node for node in parameters if names & node.output(0).get_names()), None)
+        if new is None:
+            others.append(old)
+            continue
+        for target in old.output(0).get_target_inputs():
+            target.replace_source_output(new.output(0))
+    return others
 
 
 def _steps(port: ov.Output) -> dict[int, ov.Node]:

@@ -28,9 +28,26 @@ def rewrite_warps(model: ov.Model) -> list[ov.Output]:
         if node.get_type_name() == 'GridSample' and _is_plain(node):
             warped = _warp(node)
             made.append(warped)
+            _read_directly(node.output(0), warped)
             node.output(0).replace(ops.transpose(warped, np.array([0, 3, 1, 2])).output(0))
     model.validate_nodes_and_infer_types()
     return made
+
+
+def _read_directly(port: ov.Output, warped: ov.Output) -> None:
+    """Give those who take a map (M, C, h, w) apart, or turn it round, what is there already."""
+    for reader in _readers(port):
+        for again in _readers(reader.output(0)) if reader.get_type_name() == 'Reshape' else ():
+            if again.get_type_name() == 'Reshape' and again.get_output_shape(0) == port.get_shape():
+                again.output(0).replace(port)
+    for reader in _readers(port):
+        if (reader.get_type_name() == 'Transpose'
+                and list(reader.input_value(1).get_node().get_data()) == [0, 2, 3, 1]):
+            reader.output(0).replace(warped)
+
+
+def _readers(port: ov.Output) -> list[ov.Node]:
+    return [target.get_node() for target in port.get_target_inputs()]
 
 
 def _is_plain(node: ov.Node) -> bool:

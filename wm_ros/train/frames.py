@@ -177,12 +177,13 @@ def scene_setup(path: Path, futures: Path) -> Make:
         def roll(memory: np.ndarray, now_from_frame: np.ndarray, skip: np.ndarray,
                  plan: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             known = np.ones(1, np.float32)
-            latent = loaded.run('fold', {
+            folded = loaded.run('fold', {
                 'memory': memory, 'now_from_frame': now_from_frame,
                 'age_s': np.arange(WINDOW_FRAMES - 1, -1, -1, dtype=np.float32) / RATE_HZ,
                 'frame_mask': np.ones(WINDOW_FRAMES, np.float32),
-                'odometry_mask': known})['latent']
-            given = (torch.from_numpy(value)[None] for value in (latent, skip, plan, motion, known))
+                'odometry_mask': known})
+            given = (torch.from_numpy(value)[None] for value in (
+                folded['latent'], skip + folded['past'], plan, motion, known))
             return tuple(out[0].numpy() for out in scene_maps(model, *given))
 
         return scene(clip, encode, roll)

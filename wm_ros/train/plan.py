@@ -133,11 +133,11 @@ def rows_of(model: WorldModel, clip: dict[str, np.ndarray], windows: tuple[int, 
     batch = collate([window_sample(only(clip, i), draw) for i in windows], device)
     for name in ('frame_mask', 'odometry_mask'):
         batch[name] = torch.ones_like(batch[name])
-    latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
-                        batch['frame_mask'], batch['odometry_mask'])
+    latent, past = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
+                              batch['frame_mask'], batch['odometry_mask'])
     states = model.dynamics(latent, batch['plans'], batch['ego_motion'], batch['odometry_mask'])
     now = torch.zeros(1, dtype=torch.long, device=device)
-    dense = model.decoder(states[:, :1], model.newest(latent, batch['skip']), now)
+    dense = model.decoder(states[:, :1], batch['skip'] + past, now)
     read = agent_queries(dense['centre'], batch['agents'], shaken=False)
     score = torch.sigmoid(dense['centre']).flatten(1).gather(1, read['cells'])
     queries, places = model.agents.queries(dense['now'], states[:, 0], score, read['cells'],

@@ -121,9 +121,10 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     lacking = trainer.load_state_dict({name: value for name, value
                                        in load_file(folder / 'frame.safetensors').items()
                                        if not name.startswith('project_')}, strict=False)
-    # A run may have begun as one whose agents had less, of what no frame has or asks for.
+    # A run may have begun as one that had less of what no single frame has or asks for.
     unknown = [name for name in (*lacking.missing_keys, *lacking.unexpected_keys)
-               if not name.startswith(('model.agents.from_plan.', 'model.agents.companions.'))]
+               if not name.startswith(('model.past.', 'model.agents.from_plan.',
+                                       'model.agents.companions.'))]
     if unknown:
         raise ValueError(f'{folder / "frame.safetensors"}: want the weights of stage one of this '
                          f'model, got others from {unknown[0]} on')
@@ -195,7 +196,7 @@ def round_half(model: WorldModel) -> None:
     """Round float weights of the stages after the encoder to what half precision holds."""
     integer = {id(module.weight) for module in model.modules()
                if isinstance(module, (QuantConv2d, QuantLinear))}
-    for part in (model.bottleneck, model.dynamics, model.decoder, model.agents):
-        for parameter in part.parameters():
+    for part in (model.bottleneck, model.past, model.dynamics, model.decoder, model.agents):
+        for parameter in part.parameters() if part is not None else ():
             if id(parameter) not in integer:
                 parameter.copy_(parameter.half().float())

@@ -168,8 +168,8 @@ class WindowTrainer(nn.Module):
         dense maps. `queries` are another model's outputs, to be compared with row by row.
         """
         model = self.model
-        latent = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
-                            batch['frame_mask'], batch['odometry_mask'])
+        latent, past = model.fold(batch['memory'], batch['now_from_frame'], batch['age_s'],
+                                  batch['frame_mask'], batch['odometry_mask'])
         states = model.dynamics(latent, batch['plans'], batch['ego_motion'],
                                 batch['odometry_mask'])
         if queries is not None:
@@ -177,7 +177,7 @@ class WindowTrainer(nn.Module):
         else:
             steps = self._draw_steps() if self.training else torch.arange(STEPS)
         steps = steps.to(states.device)
-        dense = model.decoder(states[:, steps], model.newest(latent, batch['skip']), steps)
+        dense = model.decoder(states[:, steps], batch['skip'] + past, steps)
         if queries is None:
             queries = agent_queries(dense['centre'], batch['agents'], self.training)
         cells, bias = queries['cells'], queries['bias']
