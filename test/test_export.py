@@ -76,9 +76,8 @@ def test_openvino_runs_what_the_model_computes(exported, cameras, plans):
                            for name, value in tensors.items()}
             with torch.no_grad():
                 want = reference(**tensors)
-            want = dict(zip(out, want, strict=True)) if graph == 'encode' else (
-                {'latent': want} if graph == 'fold' else want)
-            for name in ('memory', 'skip', 'latent', 'occupancy', 'flow'):
+            want = want if graph == 'rollout' else dict(zip(out, want, strict=True))
+            for name in ('memory', 'skip', 'latent', 'past', 'occupancy', 'flow'):
                 if name not in out:
                     continue
                 truth = want[name].numpy().reshape(out[name].shape)

@@ -1,6 +1,7 @@
 """The model keeps the invariants: sparse attention, warping, masks, plans."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,22 @@ from wm_ros.model.agents import NEAR_M, peaks, relative_plan  # noqa: E402
 from wm_ros.model.bottleneck import warp  # noqa: E402
 from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.dynamics import Dynamics, SparseAttention  # noqa: E402
+from wm_ros.model.quant import fold_batch_norms  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
+from wm_ros.train.grow import grown  # noqa: E402
 from wm_ros.types import FEATURE_GRID  # noqa: E402
 
 
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    return WorldModel(PRESETS['tiny']).eval()
+    return with_a_past(WorldModel(PRESETS['tiny']).eval())
+
+
+def with_a_past(model):
+    """Let the past say something, which begins as nothing."""
+    torch.nn.init.normal_(model.past.out.weight, std=0.1)
+    return model
 
 
 def window(model, batch=1, seed=0):
@@ -32,6 +41,12 @@ def window(model, batch=1, seed=0):
         'age_s': torch.linspace(1.5, 0.0, 16).expand(batch, -1),
         'frame_mask': torch.ones(batch, 16),
         'odometry_mask': torch.ones(batch, 1)}
+
+
+def folded(model, inputs):
+    """Return latent and past of a window."""
+    with torch.no_grad():
+        return model.fold(**inputs)
 
 
 def dense_reference(layer: SparseAttention, x: torch.Tensor) -> torch.Tensor:
@@ -111,36 +126,76 @@ def test_warp_by_nothing_changes_nothing():
 def test_a_masked_frame_has_no_influence(model):
     inputs = window(model)
     inputs['frame_mask'][:, 4] = 0.0
-    with torch.no_grad():
-        before = model.fold(**inputs)
-        inputs['memory'][:, 4] = 99.0
-        inputs['now_from_frame'][:, 4] = 7.0
-        assert torch.equal(model.fold(**inputs), before)
-        inputs['memory'][:, 5] += 0.5
-        assert not torch.allclose(model.fold(**inputs), before, atol=1e-4)
+    before = folded(model, inputs)
+    inputs['memory'][:, 4] = 99.0
+    inputs['now_from_frame'][:, 4] = 7.0
+    for now, then in zip(folded(model, inputs), before, strict=True):
+        assert torch.equal(now, then)
+    inputs['memory'][:, 5] += 0.5
+    for now, then in zip(folded(model, inputs), before, strict=True):
+        assert not torch.allclose(now, then, atol=1e-4)
 
 
 def test_without_odometry_poses_have_no_influence(model):
     inputs = window(model)
     inputs['odometry_mask'] = torch.zeros(1, 1)
-    with torch.no_grad():
-        before = model.fold(**inputs)
-        inputs['now_from_frame'] = inputs['now_from_frame'] + 3.0
-        assert torch.equal(model.fold(**inputs), before)
+    before = folded(model, inputs)
+    inputs['now_from_frame'] = inputs['now_from_frame'] + 3.0
+    for now, then in zip(folded(model, inputs), before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_the_past_is_read_cell_by_cell_from_every_older_frame(model):
+    inputs = window(model)
+    inputs['now_from_frame'].zero_()
+    before = folded(model, inputs)[1]
+    for frame in (0, 7, 14, 15):
+        changed = {**inputs, 'memory': inputs['memory'].clone()}
+        changed['memory'][:, frame, :, 40, 50] += 2.0
+        moved = (folded(model, changed)[1] - before).abs().amax(1)[0]
+        # The newest frame's own map goes to the decoders as it is.
+        around = torch.zeros(80, 80, dtype=torch.bool)
+        around[39:42, 49:52] = frame < 15
+        assert torch.equal(moved > 0, around), frame
+
+
+def test_what_stood_still_while_the_ego_vehicle_drove_is_read_where_it_stands(model):
+    inputs = window(model)
+    inputs['memory'].zero_()
+    inputs['now_from_frame'].zero_()
+    blank = folded(model, inputs)[1]
+    for step in range(15):      # the ego vehicle drove a cell a frame along x: it was further ahead
+        inputs['now_from_frame'][:, step, 0] = -FEATURE_GRID.cell_m * (15 - step)
+        inputs['memory'][:, step, :, 40, 45 + (15 - step)] = 1.0
+    moved = (folded(model, inputs)[1] - blank).abs().amax(1)[0] > 1e-6
+    assert moved[39:42, 44:47].all() and moved.sum() == 9
+
+
+def test_a_model_without_a_past_begins_the_same_and_learns_to_read_it():
+    torch.manual_seed(0)
+    without = WorldModel(replace(PRESETS['tiny'], past_filters=0)).eval()
+    fold_batch_norms(without)
+    model = grown(without, PRESETS['tiny'])
+    inputs = window(model)
+    old, new = folded(without, inputs), model.fold(**inputs)
+    for name in range(2):
+        assert torch.equal(old[name], new[name])
+    new[1].sum().backward()
+    assert model.past.out.weight.grad.abs().sum() > 0
 
 
 def test_the_plan_changes_the_forecast_only_with_odometry(model):
     config = model.config
     latent = torch.rand(1, 256, config.latent_dim)
-    skip = torch.rand(1, config.skip_channels, 80, 80)
+    maps = torch.rand(2, 1, config.skip_channels, 80, 80).unbind()
     stop, go = torch.zeros(1, 6, 3), torch.zeros(1, 6, 3)
     go[..., 0] = torch.linspace(5, 30, 6)
     motion, known = torch.zeros(1, 2), torch.ones(1, 1)
     with torch.no_grad():
-        assert not torch.allclose(model.rollout(latent, skip, stop, motion, known)['occupancy'],
-                                  model.rollout(latent, skip, go, motion, known)['occupancy'])
-        assert torch.equal(model.rollout(latent, skip, stop, motion, known * 0)['occupancy'],
-                           model.rollout(latent, skip, go, motion, known * 0)['occupancy'])
+        assert not torch.allclose(model.rollout(latent, *maps, stop, motion, known)['occupancy'],
+                                  model.rollout(latent, *maps, go, motion, known)['occupancy'])
+        assert torch.equal(model.rollout(latent, *maps, stop, motion, known * 0)['occupancy'],
+                           model.rollout(latent, *maps, go, motion, known * 0)['occupancy'])
 
 
 def test_an_agent_sees_the_plan_along_and_across_its_own_heading():
@@ -204,13 +259,13 @@ def test_unknown_config_field_is_named():
 def test_plans_over_one_scene_have_the_same_agents_in_the_same_rows(model):
     config = model.config
     latent = torch.rand(1, 256, config.latent_dim).expand(3, -1, -1)
-    skip = torch.rand(1, config.skip_channels, 80, 80)
+    maps = torch.rand(2, 1, config.skip_channels, 80, 80).unbind()
     plans = torch.zeros(3, 6, 3)
     plans[1, :, 0], plans[2, :, 1] = torch.linspace(5, 30, 6), torch.linspace(0, 9, 6)
     motion, known = torch.zeros(3, 2), torch.ones(3, 1)
     with torch.no_grad():
-        together = model.rollout(latent, skip, plans, motion, known)
-        alone = model.rollout(latent[1:2], skip, plans[1:2], motion[1:2], known[1:2])
+        together = model.rollout(latent, *maps, plans, motion, known)
+        alone = model.rollout(latent[1:2], *maps, plans[1:2], motion[1:2], known[1:2])
     assert torch.equal(together['agent_score'], together['agent_score'][:1].expand(3, -1))
     # Places differ by what each plan adds to the same cell, never by half a cell.
     assert (together['agent_box'][1, :, :2] - together['agent_box'][0, :, :2]).abs().max() < 0.3

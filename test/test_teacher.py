@@ -41,15 +41,21 @@ def window(teacher, seed=0):
             'odometry_mask': torch.ones(1, 1)}
 
 
+def forecast(model, skip, motion):
+    """Return the outputs of a random window with a newest map under a plan."""
+    latent, past = model.fold(**window(model))
+    return model.rollout(latent, skip, past, *motion)
+
+
 def read(teacher, inputs, without_latent=False):
     """Return the states, and what the history adds to the newest frame's features."""
     with torch.no_grad():
-        history = teacher.fold(**inputs)
+        history, cells = teacher.fold(**inputs)
         if without_latent:
             history = history._replace(latent=torch.zeros_like(history.latent))
         states = teacher.dynamics(history, torch.zeros(1, 6, 3), torch.zeros(1, 2),
                                   inputs['odometry_mask'])
-        return states, history.cells
+        return states, cells
 
 
 def test_a_single_token_of_the_oldest_frame_reaches_every_token_past_the_bottleneck(teacher):
@@ -94,16 +100,16 @@ def test_without_odometry_poses_have_no_influence_on_the_teacher(teacher):
 
 
 def test_no_bottleneck_sixteen_times_the_tokens(teacher):
-    assert teacher.fold(**window(teacher)).tokens.shape[1] == 16 * 256
+    assert teacher.fold(**window(teacher))[0].tokens.shape[1] == 16 * 256
 
 
 def test_some_frames_stand_for_all_in_training_and_only_there():
     model = Teacher(PRESETS['teacher-tiny'])
     model.dense_frames = 4
-    assert model.eval().fold(**window(model)).tokens.shape[1] == 16 * 256
+    assert model.eval().fold(**window(model))[0].tokens.shape[1] == 16 * 256
     inputs = window(model)
     inputs['frame_mask'][0, :12] = 0.0      # whoever is drawn, no other than 12 to 15 is there
-    history = model.train().fold(**inputs)
+    history, _ = model.train().fold(**inputs)
     assert history.tokens.shape[1] == 4 * 256 and history.present[0, -256:].all()
     frames = draw_frames(200, 5)
     assert (frames[:, -1] == 15).all() and (frames.diff(dim=1) > 0).all()
@@ -149,8 +155,7 @@ def test_a_grown_model_is_the_smaller_one_at_first(preset):
         torch.testing.assert_close(got, value, rtol=1e-4, atol=1e-5)    # sums in another order
         assert value.abs().amax() > 0.1
     # After the encoder not a bit differs.
-    outputs = [model.rollout(model.fold(**window(model)), want[1], *motion)
-               for model in (small, large)]
+    outputs = [forecast(model, want[1], motion) for model in (small, large)]
     assert set(outputs[0]) == set(outputs[1])
     for name, value in outputs[0].items():
         assert torch.equal(value, outputs[1][name]), name
@@ -159,9 +164,9 @@ def test_a_grown_model_is_the_smaller_one_at_first(preset):
 def test_what_a_teacher_has_beside_learns_from_the_first_step():
     torch.manual_seed(0)
     model = grown(folded_student(), PRESETS['teacher-tiny'])
-    history = model.fold(**window(model))
+    history, past = model.fold(**window(model))
     states = model.dynamics(history, *scene()[1])
-    (states.square().mean() + model.newest(history, torch.rand(1, 16, 80, 80)).mean()).backward()
+    (states.square().mean() + past.mean()).backward()
     for layer in (*model.dynamics.dense.values(), model.cells):
         assert layer.out.weight.grad.abs().sum() > 0
 
@@ -173,7 +178,7 @@ def test_a_model_whose_agents_saw_no_plan_begins_the_same_and_learns_to_see_it()
     model = grown(blind, PRESETS['tiny'])
     motion = scene()[1]
     skip = torch.rand(1, blind.config.skip_channels, 80, 80)
-    outputs = [each.rollout(each.fold(**window(each)), skip, *motion) for each in (blind, model)]
+    outputs = [forecast(each, skip, motion) for each in (blind, model)]
     for name, value in outputs[0].items():
         assert torch.equal(value, outputs[1][name]), name
     outputs[1]['trajectories'].square().mean().backward()
@@ -186,7 +191,7 @@ def test_a_model_without_companions_begins_with_the_same_peaks():
     fold_batch_norms(alone)
     model = grown(alone, PRESETS['tiny'])
     skip, motion = torch.rand(1, alone.config.skip_channels, 80, 80), scene()[1]
-    outputs = [each.rollout(each.fold(**window(each)), skip, *motion) for each in (alone, model)]
+    outputs = [forecast(each, skip, motion) for each in (alone, model)]
     for name in ('centre', 'occupancy'):
         assert torch.equal(outputs[0][name], outputs[1][name]), name
     peaks = slice(MAX_AGENTS - COMPANIONS)

@@ -227,7 +227,7 @@ class _Graph(LoadedGraph):
         """
         self._wait()
         if not self.begins or not all(channels_last(inputs[name]).flags.c_contiguous
-                                      for name in self._last):
+                                      for name in self._last & set(inputs)):
             return
         given = self._taken(inputs)
         # Small ones are copied: the caller may go on with its arrays.
