@@ -380,6 +380,7 @@ def test_a_plan_in_base_link_is_moved_on_since_its_stamp():
     (plan('odom', 11 * NS, [(1, 0, 0)] * 2, step_ns=0), 'want them ascending'),
     (plan('odom', 11 * NS, [(float('nan'), 0, 0)]), 'poses, want finite ones'),
     (plan('odom', 10 * NS, [(1, 0, 0)]), 'want at least 0.5 s'),
+    (plan('odom', 60 * NS, [(1, 0, 0)] * 6), 'begins 49.500 s after the frame, want at most 3 s'),
 ])
 def test_plans_of_no_use_are_refused_by_name(msg, wanted):
     with pytest.raises(PlanError, match=wanted):

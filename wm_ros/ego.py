@@ -148,7 +148,8 @@ def plan_from_poses(stamps_ns: np.ndarray, poses: np.ndarray, stamp_ns: int,
     `frame_from_base` (3,) is the pose of `base_link` at `stamp_ns`. Between poses the path is
     linear; before the first it starts from where the vehicle is; past the last one it goes on as
     in the last half second of the path. Raises ValueError for a path that is not finite,
-    not ascending, out of bounds, or ends less than 0.5 s after `stamp_ns`.
+    not ascending, out of bounds, ends less than 0.5 s after `stamp_ns`, or begins when the model's
+    plan is over: such stamps are of another clock, and a way to the first pose would be invented.
     """
     stamps = np.asarray(stamps_ns, dtype=np.int64)
     poses = np.asarray(poses, dtype=np.float64)
@@ -162,6 +163,10 @@ def plan_from_poses(stamps_ns: np.ndarray, poses: np.ndarray, stamp_ns: int,
     if stamps[-1] - stamp_ns < TIME_STEP_S * NS:
         raise ValueError(f'ego plan: ends {(stamps[-1] - stamp_ns) / NS:.3f} s after the frame, '
                          f'want at least {TIME_STEP_S} s')
+    horizon_s = TIME_STEP_S * HORIZON_STEPS
+    if stamps[0] - stamp_ns > horizon_s * NS:
+        raise ValueError(f'ego plan: begins {(stamps[0] - stamp_ns) / NS:.3f} s after the frame, '
+                         f'want at most {horizon_s:g} s')
     times = (stamps - stamp_ns) / NS
     base = relative_pose(np.asarray(frame_from_base, dtype=np.float64), poses)
     if times[0] > 0:
