@@ -314,9 +314,10 @@ class WorldModelNode(LifecycleNode):
             if self._tf and self._ticks % TF_TICKS == 0:
                 pipeline.look_up_poses()
             if pipeline.fatal:
-                self.health.warnings['fatal'] = f'deactivated itself: {pipeline.fatal}'
-                self.get_logger().error(self.health.warnings['fatal'])
-                self.trigger_deactivate()
+                cause = f'deactivated itself: {pipeline.fatal}'
+                self.get_logger().error(cause)
+                if self.trigger_deactivate() == TransitionCallbackReturn.SUCCESS:
+                    self.health.error = cause       # until the next transition succeeds
             levels = pipeline.levels()
             self._report_soon |= levels != self._levels
             self._levels = levels
