@@ -21,7 +21,7 @@ from wm_ros.ros.monitor import PROBLEM_NS, Level
 from wm_ros.ros.node import TICK_S
 from wm_ros.ros.odometry import SILENT_NS
 from wm_ros.ros.parameters import settings_from
-from wm_ros.ros.pipeline import FIRST_WAIT_NS, Pipeline
+from wm_ros.ros.pipeline import FIRST_WAIT_NS, MAX_FAILURES, Pipeline
 from wm_ros.ros.worker import MAX_WAITING
 from wm_ros.types import CameraState
 
@@ -220,6 +220,50 @@ def test_bad_odometry_among_good_is_named_and_the_rest_is_used(bench):
     assert b.pipeline._odometry.status(b.now).message == 'ok'
     b.now += SILENT_NS + 1
     assert 'no odometry' in b.pipeline._odometry.status(b.now).message
+
+
+@pytest.mark.parametrize(('wanted', 'level'), [('optional', Level.WARN), ('required', Level.ERROR)])
+@pytest.mark.parametrize(('offset_s', 'says'), [
+    (-0.4, '0.4 s behind the pictures'), (-3600, '3600.0 s behind'), (3600, '3600.0 s ahead of')])
+def test_odometry_of_another_time_is_named(bench, wanted, level, offset_s, says):
+    b = bench(odometry=wanted)
+    for number in range(3):
+        b.pipeline.odometry([odometry(START + round(number * PERIOD + offset_s * 1e9))])
+        b.send(number)
+        b.wait(b.now + 60 * MS)
+    assert b.engine.egos == [None] * 3
+    found = b.pipeline._odometry.status(b.now)
+    assert found.level == bytes([level]) and says in found.message
+    b.pipeline.odometry([odometry(START + 3 * PERIOD)])     # its clock is set right
+    b.send(3)
+    assert b.engine.egos[3] is not None
+    assert b.pipeline._odometry.status(b.now).message == 'ok'
+
+
+def test_a_driver_that_repeats_its_stamp_is_named(bench):
+    """No set is formed, though pictures come at their rate: one that stamps with 0, for example."""
+    b = bench()
+    for number in range(5):
+        b.now = number * PERIOD
+        b.deliver(['camera_0'], 0)
+    assert b.level('camera_0') is Level.WARN
+    assert 'the same stamp again' in b.pipeline.cameras['camera_0'].judge(b.now, PERIOD)[1]
+
+
+@pytest.mark.parametrize(('error', 'failures'), [(MemoryError('no room'), 1),
+                                                 (RuntimeError('device lost'), MAX_FAILURES)])
+def test_failures_that_end_it(bench, error, failures):
+    b = bench()
+
+    def broken(frames, ego):
+        raise error
+
+    b.engine.encode = broken
+    for number in range(failures):
+        assert not b.pipeline.fatal
+        b.send(number)
+    assert b.pipeline.fatal == f'{type(error).__name__}: {error}'
+    assert b.values('inference')['failures'] == str(failures)
 
 
 def test_diagnostics_count_every_set_that_is_not_forecast(bench):

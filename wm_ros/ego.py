@@ -87,6 +87,11 @@ class EgoHistory:
         """
         return bool(self._stamps) and self._stamps[-1] >= stamp_ns
 
+    @property
+    def newest_ns(self) -> int | None:
+        """Return the newest stamp, None before the first sample."""
+        return self._stamps[-1] if self._stamps else None
+
     def clear(self) -> None:
         """Drop all samples."""
         self._stamps.clear()

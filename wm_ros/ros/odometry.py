@@ -9,9 +9,12 @@ from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.messages import ego_state_from_odometry
 from wm_ros.ros.diagnostics import status
 from wm_ros.ros.monitor import PROBLEM_NS, Level, Problem
+from wm_ros.types import EgoState
 
 #: Odometry that is silent for this long is not waited for.
 SILENT_NS = 500_000_000
+#: Before the first of it has come, pictures may be older than any by this much: their latency.
+FIRST_NS = 1_000_000_000
 
 
 class OdometryMonitor:
@@ -30,6 +33,7 @@ class OdometryMonitor:
         self._came_ns: int | None = None
         self._came_awake_ns = 0
         self._problem = Problem()
+        self._apart = ''        # how the newest set lacks what comes, if it does
 
     def take(self, messages: Sequence[Any], now_ns: int, awake_ns: int) -> bool:
         """Take some nav_msgs/Odometry, oldest first; tell whether any is of use."""
@@ -54,14 +58,31 @@ class OdometryMonitor:
         return True
 
     @property
+    def _lacking(self) -> Level:
+        return Level.ERROR if self._wanted == 'required' else Level.WARN
+
+    @property
     def awaited(self) -> bool:
         """Whether it is wanted and has never come."""
         return self._wanted != 'ignore' and self._came_ns is None
 
     def pending(self, stamp_ns: int, awake_ns: int) -> bool:
         """Tell whether what belongs to a stamp is yet to come, as far as anybody can say."""
-        comes = self._came_ns is not None and awake_ns - self._came_awake_ns < SILENT_NS
-        return comes and not self.history.settled(stamp_ns)
+        return self._comes(awake_ns) and not self.history.settled(stamp_ns)
+
+    def at(self, stamp_ns: int, awake_ns: int) -> EgoState | None:
+        """Return the ego state of a set's stamp; note where all that comes is of another time."""
+        ego, newest = self.history.at(stamp_ns), self.history.newest_ns
+        self._apart = ''
+        if ego is None and newest is not None and self._comes(awake_ns):
+            seconds = (newest - stamp_ns) / 1e9
+            if newest < stamp_ns or newest - stamp_ns > FIRST_NS:
+                self._apart = (f'odometry: its newest stamp is {abs(seconds):.1f} s '
+                               f'{"behind" if seconds < 0 else "ahead of"} the pictures')
+        return ego
+
+    def _comes(self, awake_ns: int) -> bool:
+        return self._came_ns is not None and awake_ns - self._came_awake_ns < SILENT_NS
 
     def status(self, now_ns: int) -> Any:
         """Return its diagnostic status."""
@@ -71,6 +92,7 @@ class OdometryMonitor:
         elif now_ns < self._problem.until_ns:
             level, text = self._problem.level, self._problem.text
         elif self._came_ns is None or now_ns - self._came_ns > SILENT_NS:
-            level = Level.ERROR if self._wanted == 'required' else Level.WARN
-            text = 'no odometry: the trained mask stands in for it'
+            level, text = self._lacking, 'no odometry: the trained mask stands in for it'
+        elif self._apart:
+            level, text = self._lacking, self._apart
         return status('odometry', level, text, {'frame': self.frame})

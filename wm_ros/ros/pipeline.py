@@ -40,7 +40,8 @@ MAX_FAILURES = 5
 CLOCK_PROBLEMS = {
     PushResult.STAMP_JUMP: ('stamps jumped: window flushed', Level.WARN),
     PushResult.STRAY: ("stamps far from the other cameras': left out", Level.ERROR),
-    PushResult.LATE: ('stamps behind the other cameras: too late for their set', Level.WARN)}
+    PushResult.LATE: ('stamps behind the other cameras: too late for their set', Level.WARN),
+    PushResult.DUPLICATE: ('the same stamp again: dropped', Level.WARN)}
 
 
 class Pipeline:
@@ -242,7 +243,7 @@ class Pipeline:
             self._waiting.popleft()
             if self._recalibrated:
                 self._calibrate_engine()
-            ego = self._odometry.history.at(frames.stamp_ns)
+            ego = self._odometry.at(frames.stamp_ns, now)
             self._worker.submit(Job(frames, ego, self._plan_for(ego), self._clock_ns()))
 
     def _calibrate_engine(self) -> None:
