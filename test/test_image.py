@@ -199,6 +199,8 @@ def test_checksum_tells_pictures_apart():
 @pytest.mark.parametrize('change,field', [
     ({'k': np.full((3, 3), np.nan)}, 'k'), ({'k': np.eye(3)}, 'focal'),
     ({'k': np.array([[900, 0, -5], [0, 900, 450], [0, 0, 1.0]])}, 'principal point'),
+    ({'k': camera().k.T}, 'row by row'), ({'k': camera().k + np.diag([0, 0, 1.0])}, 'row by row'),
+    ({'width': 16, 'height': 16384}, 'at most 4 times the width'),
     ({'width': 0}, 'size'), ({'distortion': (0.1, 0.2)}, 'distortion'),
     ({'base_from_camera': np.diag([1.0, 1, 2, 1])}, 'base_from_camera')])
 def test_a_bad_calibration_names_its_field(change, field):

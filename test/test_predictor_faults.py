@@ -1,5 +1,6 @@
 """The predictor on broken input and output: what is masked, named, refused, and comes back."""
 
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from driven import (
 )
 from fakes import AGENTS, picture
 
+from wm_ros.geometry import camera_pose
 from wm_ros.image import ImageError, model_camera
 from wm_ros.lift import seen_mask
 from wm_ros.predictor import PredictorSettings
@@ -115,6 +117,23 @@ def test_a_bad_camera_is_masked_named_and_comes_back(make, loaded, damage, state
     predictor.encode(frame_set(17), ego(17))
     again = predictor.forecast()
     assert again.valid and again.window.frames_partial == 1
+
+
+@pytest.mark.parametrize('change', [
+    {'distortion': (1e30, 0.0, 0.0, 0.0, 0.0)},
+    {'base_from_camera': camera_pose(np.array([0.0, 0.0, 1e6]), 0.0)}])
+def test_a_camera_that_sees_no_place_is_left_out_by_name(make, change):
+    """Its pictures would count, and forecasts without anybody in view of it be valid."""
+    predictor = make()
+    predictor.set_rig(CameraRig((RIG.cameras[0], replace(RIG.cameras[1], **change))))
+    info = drive(predictor, range(16))
+    assert list(info.cameras.values()) == [CameraState.OK, CameraState.UNCALIBRATED]
+    assert predictor.forecast().reasons == (
+        'camera camera_1: as calibrated it sees no place within 50 m; want k, distortion and pose '
+        'of this camera',)
+    predictor.set_rig(RIG)
+    drive(predictor, range(16, 30))
+    assert predictor.forecast().valid
 
 
 def test_all_cameras_lost_is_a_masked_frame(make, loaded):

@@ -73,7 +73,9 @@ class CameraInput:
 
     After `take`: `images` (N, 160, 400, 3) uint8 RGB, 0 where a camera is not OK; `states` and
     `problems` of that set. A camera whose picture stays the same `frozen_after` times is frozen
-    (0: never). Cameras in `uncalibrated` are left out, for the reason that it gives by name.
+    (0: never). Cameras in `uncalibrated` are left out, for the reason that it gives by name, and so
+    are those that see no place that is looked up: their calibration must be wrong, and a forecast
+    with nobody in their view would be valid.
     """
 
     def __init__(self, rig: CameraRig, threads: int, frozen_after: int,
@@ -98,6 +100,8 @@ class CameraInput:
         self._lift = LiftGeometry(
             CameraRig(tuple(model_camera(camera) for camera in rig.cameras), rig.name))
         self._tables: dict[tuple[bool, ...], _Tables] = {}
+        self._blind = {camera.name for camera, blind in
+                       zip(rig.cameras, self._lift.blind, strict=True) if blind}
         self.reset()
 
     def reset(self) -> None:
@@ -168,6 +172,9 @@ class CameraInput:
         name = self.rig.names[i]
         if name in self.uncalibrated:
             return _Picture(CameraState.UNCALIBRATED, self.uncalibrated[name])
+        if name in self._blind:
+            return _Picture(CameraState.UNCALIBRATED, f'{name}: as calibrated it sees no place '
+                            'within 50 m; want k, distortion and pose of this camera')
         if frame is None:
             return _Picture(CameraState.MISSING, f'{name}: no frame in the set')
         placed = self._maps[name]

@@ -21,6 +21,7 @@ HORIZON_ROW = 48
 #: A file may hold this many bytes a pixel of the calibrated size; beyond that it is not decoded.
 MAX_BYTES_PER_PIXEL = 4
 MAX_HEADER_BYTES = 1 << 16
+MAX_HEIGHT_PER_WIDTH = 4
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
             8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -64,9 +65,16 @@ def check_camera(camera: CameraModel) -> None:
 
     if not (16 <= camera.width <= 16384 and 16 <= camera.height <= 16384):
         refuse('size', f'{camera.width}x{camera.height}', '16 to 16384 pixels a side')
+    # A strip is scaled to the input's width before it is cut: 16x16384 would take 0.5 GB.
+    if camera.height > MAX_HEIGHT_PER_WIDTH * camera.width:
+        refuse('size', f'{camera.width}x{camera.height}',
+               f'a height of at most {MAX_HEIGHT_PER_WIDTH} times the width')
     k = np.asarray(camera.k)
     if k.shape != (3, 3) or not np.isfinite(k).all():
         refuse('k', k.tolist(), '3x3 finite numbers')
+    # Of a transposed one the principal point would be read as 0, 0.
+    if k[1, 0] or (k[2] != (0, 0, 1)).any():
+        refuse('k', k.tolist(), 'fx, skew, cx, 0, fy, cy, 0, 0, 1 row by row')
     if not (0.05 * camera.width <= k[0, 0] <= 50 * camera.width
             and 0.05 * camera.width <= k[1, 1] <= 50 * camera.width):
         refuse('k', f'focal lengths {k[0, 0]:g}, {k[1, 1]:g}',

@@ -56,6 +56,11 @@ class LiftGeometry:
         ground = _points(OUTPUT_GRID, (0.0,))
         self._seen = np.stack([_look(camera, ground)[1] > 0 for camera in rig.cameras])
 
+    @property
+    def blind(self) -> tuple[bool, ...]:
+        """Tell which cameras have none of the points that are looked up in their picture."""
+        return tuple(bool(inside.max() <= 0) for inside in self._inside)
+
     def tables(self, available: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
         """Return the lift tables as `lift_tables` does."""
         mask = self._mask(available)
