@@ -13,6 +13,7 @@ from wm_ros.model.agents import NEAR_M, peaks, relative_plan  # noqa: E402
 from wm_ros.model.bottleneck import warp  # noqa: E402
 from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.dynamics import Dynamics, SparseAttention  # noqa: E402
+from wm_ros.model.lift import Sampled  # noqa: E402
 from wm_ros.model.quant import fold_batch_norms  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
 from wm_ros.train.grow import grown  # noqa: E402
@@ -275,3 +276,16 @@ def test_plans_over_one_scene_have_the_same_agents_in_the_same_rows(model):
         torch.testing.assert_close(later[1], alone[name][0, 1:], rtol=1e-3, atol=1e-3)
         assert torch.equal(now, now[:1].expand_as(now))
     assert not torch.allclose(together['trajectories'][0], together['trajectories'][1])
+
+
+def test_training_samples_features_as_the_exported_lift_does_with_the_same_gradient():
+    torch.manual_seed(0)
+    rows, weight = torch.randint(0, 40, (300, 4)), torch.rand(300, 4, dtype=torch.float64)
+    weight[torch.rand(300, 4) < 0.4] = 0.0          # no camera sees the point
+    table = torch.randn(50, 7, dtype=torch.float64, requires_grad=True)     # some rows nobody reads
+    found, wanted = Sampled.apply(table, rows, weight), (table[rows] * weight[..., None]).sum(1)
+    torch.testing.assert_close(found, wanted)
+    back = torch.randn_like(wanted)
+    for got, want in zip(*(torch.autograd.grad(each, table, back) for each in (found, wanted)),
+                         strict=True):
+        torch.testing.assert_close(got, want)

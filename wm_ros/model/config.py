@@ -82,5 +82,6 @@ PRESETS = {
     'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 2, 1, 2),
                                 lift_channels=12, skip_channels=16, memory_channels=8,
                                 bev_blocks=2, latent_dim=32, dim=32, layers=1, heads=2,
-                                past_filters=2, past_channels=8, decoder_channels=8, agent_dim=32, agent_layers=1, teacher=True),
+                                past_filters=2, past_channels=8, decoder_channels=8,
+                                agent_dim=32, agent_layers=1, teacher=True),
 }

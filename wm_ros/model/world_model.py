@@ -72,8 +72,8 @@ class WorldModel(nn.Module):
         """
         Forecast from the latent under plans (B, 6, 3), all inputs with the same batch.
 
-        With latent, `skip` and `past` of one scene, (1, ...), the plans are alternatives in it: who is
-        there now is looked for once, so every plan has the same agents in the same rows.
+        With latent, `skip` and `past` of one scene, (1, ...), the plans are alternatives in it: who
+        is there now is looked for once, so every plan has the same agents in the same rows.
         """
         states = self.dynamics(latent, plans, ego_motion, odometry_mask)
         dense = self.decoder(states, skip + past)

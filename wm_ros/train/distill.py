@@ -27,6 +27,7 @@ from wm_ros.model.world_model import WorldModel
 from wm_ros.train.answers import DENSE, answer_all, answer_store
 from wm_ros.train.config import Settings
 from wm_ros.train.loop import load_model
+from wm_ros.train.mapped import mapped
 from wm_ros.train.match import current_gaps, map_gap, output_gaps
 from wm_ros.train.pipeline import frame_stage, window_seeds, window_stage
 from wm_ros.train.plan import plan_stage
@@ -126,19 +127,18 @@ class AnsweredStore(ClipStore):
     def read(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return one clip, drawn at random, and under `answers` where its answers lie."""
         path = self.draw(rng)
-        with np.load(path) as clip:
-            return {**clip, 'answers': self.answers.folder / path.name}
+        return {**mapped(path), 'answers': self.answers.folder / path.name}
 
 
 def answered_sample(clip: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw one window of a clip as `window_sample` does, with the teacher's answers."""
     sample = window_sample(clip, rng)
     i = int(sample['window'])
-    with np.load(clip['answers']) as file:
-        if not np.array_equal(clip['poses'], file['poses']):
-            raise ValueError(f'{clip["answers"]}: want the drive of the student, got other poses')
-        return {**sample, **{PREFIX + name: file[f'{name}_{i}']
-                             for name in (*DENSE, *AGENT_OUTPUTS)}}
+    answers = mapped(clip['answers'])
+    if not np.array_equal(clip['poses'], answers['poses']):
+        raise ValueError(f'{clip["answers"]}: want the drive of the student, got other poses')
+    return {**sample, **{PREFIX + name: answers[f'{name}_{i}']
+                         for name in (*DENSE, *AGENT_OUTPUTS)}}
 
 
 def frame_distill(folder: Path, teacher: Path, settings: Settings,

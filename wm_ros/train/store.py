@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_ros.train.mapped import mapped
+
 Make = Callable[[int], dict[str, np.ndarray]]
 
 
@@ -51,9 +53,8 @@ class ClipStore:
             time.sleep(1.0)
 
     def read(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return one clip, drawn at random; see `draw`."""
-        with np.load(self.draw(rng)) as clip:
-            return dict(clip)
+        """Return one clip, drawn at random, as views of its file; see `draw`."""
+        return mapped(self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> Path:
         """Return the path of a clip, drawn at random; ValueError where there is none."""
