@@ -56,7 +56,7 @@ def test_tf_is_asked_by_the_frame_that_messages_name_and_again_on_change():
     assert calibration.refresh_poses()
     assert calibration.problems[NAMES[0]] == 'no transform: its messages name no frame yet'
     for name in NAMES:
-        calibration.frame_id(name, f'{name}_optical')
+        calibration.picture_frame(name, f'{name}_optical')
     assert calibration.refresh_poses()
     assert calibration.problems[NAMES[0]] == 'no transform from camera_0_optical'
     known.update({f'{name}_optical': pose_at(1.0) for name in NAMES})
@@ -73,10 +73,26 @@ def test_tf_is_asked_by_the_frame_that_messages_name_and_again_on_change():
     assert list(calibration.problems) == [NAMES[0]]
 
 
+def test_camera_info_names_the_frame_rather_than_a_picture():
+    calibration = Calibration(RIG, 'optional', 'tf', {
+        'camera_0_optical': pose_at(1.0), 'camera_0_driver': pose_at(2.0)}.get)
+
+    def x():
+        calibration.refresh_poses()
+        return calibration.rig.cameras[0].base_from_camera[0, 3]
+
+    calibration.picture_frame(NAMES[0], 'camera_0_driver')
+    assert x() == 2.0
+    calibration.info(NAMES[0], info_of(RIG.cameras[0]))
+    assert x() == 1.0
+    calibration.picture_frame(NAMES[0], 'camera_0_driver')
+    assert x() == 1.0
+
+
 def test_auto_falls_back_to_the_rig_file():
     calibration = Calibration(RIG, 'ignore', 'auto', {'camera_0_optical': pose_at(3.0)}.get)
     for name in NAMES:
-        calibration.frame_id(name, f'{name}_optical')
+        calibration.picture_frame(name, f'{name}_optical')
     calibration.refresh_poses()
     assert calibration.problems == {}
     assert calibration.rig.cameras[0].base_from_camera[0, 3] == 3.0

@@ -62,13 +62,13 @@ RIG = make_rig(3)
 class Bench:
     """A pipeline with its clock: time passes when the test says so."""
 
-    def __init__(self, calibrated=True, odometry='ignore'):
+    def __init__(self, calibrated=True, odometry='ignore', calibration=None):
         self.now = 0
         self.published = []
         self.engine = Engine()
         settings = settings_from({'odometry': odometry})
         self.pipeline = Pipeline(
-            settings, Calibration(RIG, 'required', 'rig', None), self.engine,
+            settings, calibration or Calibration(RIG, 'required', 'rig', None), self.engine,
             lambda: self.now, lambda: self.now, self._publish)
         self.pipeline.start()
         if calibrated:
@@ -95,6 +95,7 @@ class Bench:
         """Deliver pictures of these cameras now."""
         for name in names:
             msg = CompressedImage(data=np.frombuffer(jpeg(), np.uint8))
+            msg.header.frame_id = f'{name}_optical'
             set_stamp(msg, stamp_ns)
             self.pipeline.compressed(name, msg)
 
@@ -343,6 +344,16 @@ def test_the_first_pictures_wait_for_the_first_odometry(bench):
     silent.wait(FIRST_WAIT_NS)
     silent.send(2)      # there is none: nothing waits any more
     assert silent.engine.egos == [None, None]
+
+
+def test_tf_is_asked_by_the_frame_of_the_pictures_where_camera_info_is_ignored(bench):
+    known = {f'{name}_optical': RIG[name].base_from_camera for name in RIG.names}
+    b = bench(calibrated=False, calibration=Calibration(RIG, 'ignore', 'tf', known.get))
+    b.send(0)
+    assert b.engine.sets[-1][2] == list(RIG.names)      # left out
+    b.pipeline.look_up_poses()
+    b.send(1)
+    assert b.engine.sets[-1][2] == []
 
 
 @pytest.mark.parametrize('offset_ms', [-3600_000, 400, 3600_000])

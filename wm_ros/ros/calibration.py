@@ -30,7 +30,8 @@ class Calibration:
         self._cameras = {camera.name: camera for camera in rig.cameras}
         self._extrinsics = extrinsics
         self._lookup = lookup if extrinsics != 'rig' else None
-        self._frame_ids: dict[str, str] = {}
+        self._frame_ids: dict[str, str] = {}            # as CameraInfo names them
+        self._picture_frame_ids: dict[str, str] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
         self._intrinsics: dict[str, str] = dict.fromkeys(
             rig.names, 'no CameraInfo yet' if camera_info == 'required' else '')
@@ -55,7 +56,8 @@ class Calibration:
 
     def info(self, name: str, msg: Any) -> bool:
         """Take a CameraInfo; return whether it changed anything. A bad one takes the camera out."""
-        self.frame_id(name, msg.header.frame_id)
+        if msg.header.frame_id:
+            self._frame_ids[name] = msg.header.frame_id
         roi = msg.roi
         content = (msg.width, msg.height, msg.distortion_model, tuple(msg.k), tuple(msg.d),
                    msg.binning_x, msg.binning_y, roi.x_offset, roi.y_offset, roi.width, roi.height)
@@ -70,10 +72,10 @@ class Calibration:
             self._intrinsics[name] = str(err)
         return True
 
-    def frame_id(self, name: str, frame_id: str) -> None:
-        """Note the optical frame of a camera, as its messages name it."""
+    def picture_frame(self, name: str, frame_id: str) -> None:
+        """Note the optical frame that a picture names; what CameraInfo says goes before it."""
         if frame_id:
-            self._frame_ids[name] = frame_id
+            self._picture_frame_ids[name] = frame_id
 
     def refresh_poses(self) -> bool:
         """Look all cameras up in TF again; return whether anything changed."""
@@ -83,7 +85,7 @@ class Calibration:
             return False
         changed = False
         for name in self._file.names:
-            frame_id = self._frame_ids.get(name)
+            frame_id = self._frame_ids.get(name) or self._picture_frame_ids.get(name)
             pose = self._lookup(frame_id) if frame_id else None
             problem = ''
             if pose is None:

@@ -164,6 +164,7 @@ class Pipeline:
         now, awake = self._clock_ns(), self._awake()
         camera = self.cameras[name]
         camera.arrived(now)
+        self.calibration.picture_frame(name, msg.header.frame_id)
         try:
             frame = convert(msg, name, self.settings.max_image_bytes)
         except ImageError as err:
