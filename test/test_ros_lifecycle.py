@@ -44,6 +44,7 @@ def test_parameters_change_together_or_not_at_all(world):
     ({'rig_file': ''}, "parameter rig_file: want a YAML file with the cameras, got ''"),
     ({'cameras': ['rear']}, 'parameter cameras: want names of'),
     ({'image_transport': ['raw'] * 3}, 'parameter image_transport: want 1 or 2 words, got 3'),
+    ({'camera_info_topic': '{cam}/info'}, 'camera_info_topic: want a topic with {camera} and no'),
 ])
 def test_configure_fails_naming_found_and_wanted(world, values, wanted):
     node, drive = world(connect=False, autostart=False, **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,29 @@ def test_options_of_the_overlays_are_of_their_backends():
             assert set(options) <= set(known), path
             seen += 1
     assert seen
+
+
+def test_topics_of_those_that_are_listened_to():
+    found = loading.topics_of(parameters.settings_from({
+        'camera_info': 'ignore', 'image_transport': ['raw', 'compressed'],
+        'compressed_topic': '/{camera}/jpeg'}), ('front', 'left'))
+    assert found == {'camera_info_topic': {}, 'image_topic': {'front': 'front/image_raw'},
+                     'compressed_topic': {'left': '/left/jpeg'}}
+    one = loading.topics_of(parameters.settings_from({
+        'compressed_topic': 'jpeg', 'camera_info_topic': 'info'}), ('front',))
+    assert one['compressed_topic'] == {'front': 'jpeg'}
+
+
+@pytest.mark.parametrize(('pattern', 'wanted'), [
+    ('/jpeg', "want {camera} in it for 2 cameras, got '/jpeg'"),
+    ('/{name}/jpeg', 'no other braces'), ('/{camera/jpeg', 'no other braces'),
+    ('/{}/jpeg', 'no other braces'), ('/{camera.x}/jpeg', 'no other braces')])
+def test_a_pattern_that_is_none_or_gives_cameras_one_topic_is_refused(pattern, wanted):
+    """All cameras would be given the pictures of one, and the forecasts would be valid."""
+    settings = parameters.settings_from({'compressed_topic': pattern})
+    with pytest.raises(ValueError, match=re.escape(wanted)) as caught:
+        loading.topics_of(settings, ('front', 'left'))
+    assert str(caught.value).startswith('parameter compressed_topic: ')
 
 
 def test_one_transport_for_all_or_one_each():

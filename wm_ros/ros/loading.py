@@ -38,6 +38,31 @@ def rig_of(settings: Settings) -> CameraRig:
     return CameraRig(tuple(rig[name] for name in names), rig.name)
 
 
+def topics_of(settings: Settings, cameras: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """
+    Return by parameter which topic each camera has, of those that are listened to.
+
+    Raises ValueError where a pattern cannot be filled in or gives two cameras one topic.
+    """
+    forms = {camera: settings.transport_of(camera, cameras) for camera in cameras}
+    users = {
+        'camera_info_topic': cameras if settings.camera_info != 'ignore' else (),
+        'image_topic': [camera for camera in cameras if forms[camera] == 'raw'],
+        'compressed_topic': [camera for camera in cameras if forms[camera] == 'compressed']}
+    found = {}
+    for name, those in users.items():
+        pattern = getattr(settings, name)
+        try:
+            found[name] = {camera: pattern.format(camera=camera) for camera in those}
+        except (LookupError, ValueError, AttributeError) as err:
+            raise ValueError(f'parameter {name}: want a topic with {{camera}} and no other '
+                             f'braces, got {pattern!r}') from err
+        if len(set(found[name].values())) != len(those):
+            raise ValueError(f'parameter {name}: want {{camera}} in it for {len(those)} cameras, '
+                             f'got {pattern!r}')
+    return found
+
+
 def artifact_path(settings: Settings) -> Path:
     """Return the folder of the model: the parameter, or the installed one."""
     if settings.artifact:

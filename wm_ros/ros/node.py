@@ -24,7 +24,7 @@ from wm_ros.ros import parameters
 from wm_ros.ros.backlog import with_backlog
 from wm_ros.ros.calibration import Calibration, tf_lookup
 from wm_ros.ros.diagnostics import NodeHealth, diagnostics_message, node_status
-from wm_ros.ros.loading import Engine, rig_of
+from wm_ros.ros.loading import Engine, rig_of, topics_of
 from wm_ros.ros.outputs import Outputs
 from wm_ros.ros.pipeline import Pipeline
 
@@ -175,6 +175,7 @@ class WorldModelNode(LifecycleNode):
     def _configure(self) -> None:
         settings = parameters.read(self)
         rig = rig_of(settings)
+        topics = topics_of(settings, rig.names)
         log = self.get_logger()
         if settings.extrinsics != 'rig':
             self._tf = tf_lookup(self, settings.base_frame)
@@ -189,13 +190,14 @@ class WorldModelNode(LifecycleNode):
         self.pipeline = Pipeline(
             settings, calibration, engine, time.monotonic_ns,
             lambda: self.get_clock().now().nanoseconds, self._publish)
-        self._subscribe(settings, rig.names)
+        self._subscribe(settings, topics)
         self.health.facts = {
             'artifact': str(engine.artifact.path), 'model_hash': engine.artifact.hash,
             'backend': engine.backend.name,
             **{f'precision.{graph}': form for graph, form in engine.backend.precision.items()}}
 
-    def _subscribe(self, settings: parameters.Settings, cameras: tuple[str, ...]) -> None:
+    def _subscribe(self, settings: parameters.Settings,
+                   topics: dict[str, dict[str, str]]) -> None:
         from nav_msgs.msg import Odometry
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -204,20 +206,15 @@ class WorldModelNode(LifecycleNode):
         # An executor takes what is there in the order of subscription: the pictures last, so that
         # what belongs to them is known when they come.
         pipeline = self.pipeline
-        if settings.camera_info != 'ignore':
-            for camera in cameras:
-                self._listen(CameraInfo, settings.camera_info_topic.format(camera=camera),
-                             functools.partial(pipeline.camera_info, camera))
+        for camera, topic in topics['camera_info_topic'].items():
+            self._listen(CameraInfo, topic, functools.partial(pipeline.camera_info, camera))
         if settings.odometry != 'ignore':
             self._listen(Odometry, 'odometry', pipeline.odometry, ODOMETRY_DEPTH, backlog=True)
         self._listen(EgoPlan, '~/ego_plan', pipeline.ego_plan, depth=1)
-        for camera in cameras:
-            if settings.transport_of(camera, cameras) == 'raw':
-                self._listen(Image, settings.image_topic.format(camera=camera),
-                             functools.partial(pipeline.image, camera))
-            else:
-                self._listen(CompressedImage, settings.compressed_topic.format(camera=camera),
-                             functools.partial(pipeline.compressed, camera))
+        for camera, topic in topics['image_topic'].items():
+            self._listen(Image, topic, functools.partial(pipeline.image, camera))
+        for camera, topic in topics['compressed_topic'].items():
+            self._listen(CompressedImage, topic, functools.partial(pipeline.compressed, camera))
 
     def _listen(self, message: type, topic: str, callback: Callable[[Any], None],
                 depth: int = DEPTH, backlog: bool = False) -> None:
