@@ -1,5 +1,5 @@
 """
-Cut the most surprising moments out of a bag: small bags, ready to label, to replay or to train on.
+Cut the most surprising moments out of a bag: small bags, ready to label or to replay.
 
 BAG holds camera topics, or forecasts of a bag that does. A moment surprises where road users or
 occupied ground are not where the forecasts made 1, 2 and 3 s before had them; no labels are
