@@ -376,6 +376,7 @@ def test_a_plan_in_base_link_is_moved_on_since_its_stamp():
     (plan('map', 11 * NS, [(1, 0, 0)] * 6), "frame 'map', want 'odom' or 'base_link'"),
     (plan('odom', 8 * NS, [(1, 0, 0)] * 6), '3.00 s old, want at most 2 s'),
     (plan('', 11 * NS, [(1, 0, 0)] * 6), "header.frame_id ''"),
+    (plan('odom', 11 * NS, [(1, 0, 0)] * 1001, step_ns=NS // 100), '1001 poses, want at most 1000'),
     (plan('odom', 11 * NS, []), '0 poses and 0 times_from_start'),
     (plan('odom', 11 * NS, [(1, 0, 0)] * 2, step_ns=0), 'want them ascending'),
     (plan('odom', 11 * NS, [(float('nan'), 0, 0)]), 'poses, want finite ones'),

@@ -72,13 +72,13 @@ def check_camera(camera: CameraModel) -> None:
     k = np.asarray(camera.k)
     if k.shape != (3, 3) or not np.isfinite(k).all():
         refuse('k', k.tolist(), '3x3 finite numbers')
-    # Of a transposed one the principal point would be read as 0, 0.
-    if k[1, 0] or (k[2] != (0, 0, 1)).any():
-        refuse('k', k.tolist(), 'fx, skew, cx, 0, fy, cy, 0, 0, 1 row by row')
     if not (0.05 * camera.width <= k[0, 0] <= 50 * camera.width
             and 0.05 * camera.width <= k[1, 1] <= 50 * camera.width):
         refuse('k', f'focal lengths {k[0, 0]:g}, {k[1, 1]:g}',
                f'0.05 to 50 times the width of {camera.width}')
+    # Of a transposed one the principal point would be read as 0, 0.
+    if k[1, 0] or (k[2] != (0, 0, 1)).any():
+        refuse('k', k.tolist(), 'fx, skew, cx, 0, fy, cy, 0, 0, 1 row by row')
     if not (0 <= k[0, 2] <= camera.width and 0 <= k[1, 2] <= camera.height):
         refuse('k', f'principal point {k[0, 2]:g}, {k[1, 2]:g}', 'a point in the picture')
     if len(camera.distortion) not in (0, 4, 5, 8) or not np.isfinite(camera.distortion).all():

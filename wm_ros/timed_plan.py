@@ -14,6 +14,8 @@ from wm_ros.types import EgoPlan, EgoState
 
 #: An ego plan that is older is not used: the default of the node's `plan_timeout_s`.
 TIMEOUT_NS = 1_000_000_000
+#: Poses of a plan at most: the node reads them one by one, and takes no picture meanwhile.
+MAX_POSES = 1000
 
 
 class PlanError(ValueError):
@@ -80,6 +82,8 @@ def plan_from_message(msg: Any) -> TimedPlan:
     if not count or len(msg.times_from_start) != count:
         raise PlanError(f'ego plan: {count} poses and {len(msg.times_from_start)} '
                         'times_from_start, want the same number, at least one')
+    if count > MAX_POSES:
+        raise PlanError(f'ego plan: {count} poses, want at most {MAX_POSES}')
     if not msg.header.frame_id:
         raise PlanError("ego plan: header.frame_id '', want the frame of its poses")
     stamp = stamp_ns(msg.header)
