@@ -49,7 +49,7 @@ def latent(graph, values):
 
 
 def test_it_is_in_two_parts_and_every_frame_counts(beside, values):
-    assert len(beside._steps) == 2
+    assert len(beside._stages) == 2
     before = latent(beside, values)
     for frame in (0, 14, 15):
         changed = {**values, 'memory': values['memory'].copy(order='K')}
@@ -89,3 +89,19 @@ def test_what_was_begun_from_other_values_is_not_used(beside, values):
     values['age_s'][:] = 3.0                    # the caller's arrays are its own again
     values['age_s'][:] = held
     np.testing.assert_array_equal(latent(beside, values), wanted)
+
+
+def test_what_the_past_adds_stays_as_it_is_until_the_next_window_is_folded(beside, values):
+    latent(beside, values)
+    held = beside.outputs['past'].copy()
+    later = {**values, 'memory': turned(values['memory'] + np.float32(1))}
+    beside.begin(later)
+    beside._begun[1].result()                   # all that can be ahead is done
+    np.testing.assert_array_equal(beside.outputs['past'], held)
+    latent(beside, later)
+    assert np.abs(beside.outputs['past'] - held).max() > 1e-3
+    found = beside.outputs['past'].copy()
+    alone = fold(threads=1)                     # nothing is ahead: it is made at once
+    latent(alone, later)
+    np.testing.assert_array_equal(alone.outputs['past'], found)
+    alone.close()

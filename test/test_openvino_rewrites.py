@@ -102,3 +102,19 @@ def test_maps_with_channels_innermost_hold_the_same_numbers():
                    for name, array in values.items()})
     for name, array in wanted.items():
         np.testing.assert_array_equal(found[name], channels_last(array))
+
+
+def test_maps_are_added_and_read_as_they_lie():
+    def model():
+        given = {name: ops.parameter((1, 3, 4, 4), np.float32) for name in 'ab'}
+        total = ops.add(given['a'], given['b'])
+        last = ops.transpose(total, np.array([0, 2, 3, 1]))
+        return named({'out': ops.relu(last)}, given)
+
+    rng = np.random.default_rng(3)
+    values = {name: rng.normal(size=(1, 3, 4, 4)).astype(np.float32) for name in 'ab'}
+    held = hold_channels_last(model(), {'a', 'b'})
+    assert 'Transpose' not in kinds(held)
+    found = run(held, **{name: np.ascontiguousarray(channels_last(array))
+                         for name, array in values.items()})
+    np.testing.assert_array_equal(found['out'], run(model(), **values)['out'])

@@ -1,20 +1,20 @@
-"""The rollout in three parts side by side: the same numbers, whatever the plans and threads."""
+"""The rollout in parts side by side: the same numbers, whatever the plans and threads."""
 
 import os
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from wm_ros.runtime.artifact import load_artifact
 from wm_ros.runtime.openvino import OpenVinoBackend
-from wm_ros.runtime.openvino_rollout import of_plan
+from wm_ros.runtime.openvino_rollout import STEPS_AT_A_TIME, rows_of
 from wm_ros.share import share_path
+from wm_ros.types import HORIZON_STEPS
 
 ARTIFACT = load_artifact(share_path('models', 'world-model'))
 #: What is in float32 is summed in another order where parts are cut apart.
 CLOSE = {'rtol': 1e-3, 'atol': 2e-3}
+RUNS = HORIZON_STEPS // STEPS_AT_A_TIME
 
 
 def rollout(plans, threads=1, whole=False):
@@ -23,7 +23,7 @@ def rollout(plans, threads=1, whole=False):
     backend.prepare(ARTIFACT)
     with pytest.MonkeyPatch.context() as patch:
         if whole:
-            patch.setattr('wm_ros.runtime.openvino.split_rollout', lambda model, single: None)
+            patch.setattr('wm_ros.runtime.openvino_plans.split_rollout', lambda model, single: None)
         return backend.open('rollout', ARTIFACT, {'N': 1, 'P': plans})
 
 
@@ -45,10 +45,18 @@ def three():
     made.close()
 
 
-def test_it_is_cut_in_three_and_says_what_the_whole_graph_says(three):
-    assert len(three._steps) == 1 and len(three._branches) == 1 + 3
+@pytest.fixture(scope='module')
+def alone():
+    made = rollout(plans=1)
+    yield made
+    made.close()
+
+
+def test_it_is_cut_up_and_says_what_the_whole_graph_says(three):
+    # Dynamics by plan; what is shared; agents, maps by plan and two steps each, and maps of now.
+    assert [len(stage) for stage in three._stages] == [3, 1, 1 + 3 * RUNS + 1]
     whole = rollout(plans=3, whole=True)
-    assert len(whole._steps) == 1 and not whole._branches
+    assert [len(stage) for stage in whole._stages] == [1]
     assert three.kernels['i8'] == whole.kernels['i8'] > 30
     found, wanted = outputs(three, 3), outputs(whole, 3)
     whole.close()
@@ -59,20 +67,19 @@ def test_it_is_cut_in_three_and_says_what_the_whole_graph_says(three):
     assert np.abs(found['occupancy'][0, 3] - found['occupancy'][2, 3]).max() > 0.01   # plans count
 
 
-def test_each_plan_says_what_it_says_alone(three):
-    together = outputs(three, 3)
-    alone = rollout(plans=1)
-    first = outputs(alone, 1)
-    alone.close()
+def test_each_plan_says_what_it_says_alone(three, alone):
+    together, first = outputs(three, 3), outputs(alone, 1)
     for name in ('occupancy', 'flow'):
-        np.testing.assert_allclose(together[name][0], first[name][0], **CLOSE, err_msg=name)
+        np.testing.assert_array_equal(together[name][0], first[name][0], name)
 
 
-def test_the_library_s_choice_of_threads_is_all_there_are():
+def test_the_library_s_choice_of_threads_is_all_there_are(alone):
     made = rollout(plans=1, threads=0)
     assert made._threads == len(os.sched_getaffinity(0))
-    assert outputs(made, 1)['flow'].std() > 0
+    found, wanted = outputs(made, 1), outputs(alone, 1)
     made.close()
+    for name in ('occupancy', 'flow', 'road', 'observed', 'agent_score'):
+        np.testing.assert_allclose(found[name], wanted[name], **CLOSE, err_msg=name)
 
 
 def test_a_run_again_is_equal_to_the_bit(three):
@@ -82,35 +89,9 @@ def test_a_run_again_is_equal_to_the_bit(three):
         np.testing.assert_array_equal(array, before[name], name)
 
 
-def test_an_error_of_a_branch_is_not_lost(three, monkeypatch):
-    def fail(given):
-        raise RuntimeError('out of memory')
-
-    monkeypatch.setattr(three, '_branches', [*three._branches[:3],
-                                             type('Failing', (), {'run': staticmethod(fail)})()])
-    with pytest.raises(RuntimeError, match='out of memory'):
-        outputs(three, 3)
-
-
-def test_after_an_error_nothing_is_under_way_any_more(three, monkeypatch):
-    both, left = threading.Barrier(2), []
-
-    class Branch:
-        def run(self, given):
-            both.wait(10)
-            if threading.current_thread() is threading.main_thread():
-                raise RuntimeError('out of memory')
-            time.sleep(0.05)
-            left.append(True)
-
-    monkeypatch.setattr(three, '_branches', [Branch(), Branch()])
-    with pytest.raises(RuntimeError, match='out of memory'):
-        outputs(three, 3)
-    assert left == [True]
-
-
-def test_rows_of_a_plan():
+def test_rows_of_a_run():
     values = np.arange(12.0).reshape(6, 2)
-    assert of_plan(values, (2, 2), 1).tolist() == [[4.0, 5.0], [6.0, 7.0]]
-    assert of_plan(values, (6, 2), 0) is values
-    assert of_plan(np.float32(3), (), 2) == 3
+    assert rows_of(values, (2, 2), 1).tolist() == [[4.0, 5.0], [6.0, 7.0]]
+    assert rows_of(values, (2, 2), 4).tolist() == [[4.0, 5.0], [6.0, 7.0]]  # the next plan's
+    assert rows_of(values, (6, 2), 1) is values
+    assert rows_of(np.float32(3), (), 2) == 3

@@ -21,6 +21,12 @@ def hold_channels_last(model: ov.Model, names: Iterable[str]) -> ov.Model:
     names = set(names)
     parameters = [_turned_input(node) if names & node.output(0).get_names() else node
                   for node in model.get_parameters()]
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == 'Add':
+            _add_before_turn(node)
+    for node in model.get_ordered_ops():
+        if _turns(node, _TO_FIRST):
+            _leave_out_returns(node)
     results = [_turned_output(node) if names & node.input_value(0).get_names() else node
                for node in model.get_results()]
     return ov.Model(results, parameters)
@@ -46,19 +52,33 @@ def _turned_input(old: ov.Node) -> ov.Node:
     four = ops.transpose(batch, _TO_FIRST)
     for target in old.output(0).get_target_inputs():
         reader = target.get_node()
-        if (reader.get_type_name() in ('Unsqueeze', 'Reshape')
+        if shape == list(four.get_output_shape(0)):
+            target.replace_source_output(four.output(0))
+        elif (reader.get_type_name() in ('Unsqueeze', 'Reshape')
                 and list(reader.get_output_shape(0)) == list(four.get_output_shape(0))):
             reader.output(0).replace(four.output(0))
         else:
             target.replace_source_output(
                 ops.reshape(four, np.array(shape), False).output(0))
-    for target in four.output(0).get_target_inputs():
-        if _turns(target.get_node(), _TO_LAST):         # it does so, and back: left out
-            target.get_node().output(0).replace(batch.output(0))
     for node in (four, batch):
         node.output(0).set_names(set())
     new.output(0).set_names(named)
     return new
+
+
+def _add_before_turn(node: ov.Node) -> None:
+    """Add two maps as they lie and turn the sum, where both were turned before."""
+    turns = [port.get_node() for port in node.input_values()]
+    if all(_turns(turn, _TO_FIRST) for turn in turns):
+        total = ops.add(*(turn.input_value(0) for turn in turns))
+        node.output(0).replace(ops.transpose(total, _TO_FIRST).output(0))
+
+
+def _leave_out_returns(turn: ov.Node) -> None:
+    """Give those who turn maps back what they were before."""
+    for target in turn.output(0).get_target_inputs():
+        if _turns(target.get_node(), _TO_LAST):
+            target.get_node().output(0).replace(turn.input_value(0))
 
 
 def _turns(node: ov.Node, order: np.ndarray) -> bool:

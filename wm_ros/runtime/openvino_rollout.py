@@ -1,9 +1,12 @@
 """
-The rollout cut in three: the dynamics, then the dense maps plan by plan beside all the rest.
+The rollout cut into parts that run side by side, as far as they can.
 
-Agents are a long row of operations too small for two threads, dense maps a short one of large ones:
-side by side, a thread each, neither waits for the other. The maps of one plan stay in the cache on
-their way; those of eight together would go through memory after every layer.
+First come the states, plan by plan: the dynamics. Then what more than one of the others reads, in
+all threads: the state of now spread over the ground and, the larger share, the map that agents are
+read from. After it they part: agents, a long row of operations too small for two threads; what is
+there now; and the dense maps to come, a few steps of one plan at a time. Those stay in the cache on
+their way, where all six steps of a plan would go through memory after every layer, and they are
+small enough that all threads end at about the same time.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from wm_ros.runtime.openvino_split import Cut, needed, split_at
+from wm_ros.runtime.openvino_split import Cut, for_rows, split_at, split_shared
 from wm_ros.types import HORIZON_STEPS
 
+#: Steps of a plan whose dense maps are decoded at a time: in bf16 a layer of them takes 0.8 MB.
+STEPS_AT_A_TIME = 2
 #: What takes a part of the states and computes nothing.
 _TAKES = ('Slice', 'StridedSlice', 'Gather', 'Reshape', 'Squeeze', 'Unsqueeze')
 
@@ -24,15 +29,22 @@ _TAKES = ('Slice', 'StridedSlice', 'Gather', 'Reshape', 'Squeeze', 'Unsqueeze')
 @dataclass(frozen=True)
 class Rollout:
     """
-    What gives the states, what makes the maps `dense` of one plan from them, and the rest.
+    The parts of a rollout, and what goes from one to the other.
 
-    The states are one tensor for each use, cut out before: handed on whole, they would be put in
-    the order of memory of the maps that they become.
+    `dynamics` gives the states of one plan. They are one tensor for each use, cut out before:
+    handed on whole, they would be put in the order of memory of the maps that they become. `states`
+    are their shapes for all plans. `shared` gives what the others have in common, among it `maps`
+    that convolutions read. `agents` and `now` are of all plans, `ahead` makes the maps `dense` of a
+    few steps of one.
     """
 
     dynamics: ov.Model
-    decoder: ov.Model
-    rest: ov.Model
+    shared: ov.Model
+    agents: ov.Model
+    now: ov.Model
+    ahead: ov.Model
+    states: dict[str, tuple[int, ...]]
+    maps: set[str]
     dense: str
 
 
@@ -44,17 +56,25 @@ def split_rollout(model: ov.Model, single: ov.Model) -> Rollout | None:
     """
     dense = [port.get_any_name() for port in single.outputs
              if list(port.get_shape())[:1] == [HORIZON_STEPS]]
-    cut = _cut(model) if len(dense) == 1 else None
-    if cut is None:
+    whole = _cut(model) if len(dense) == 1 else None
+    if whole is None:
         return None
-    alone = cut[1].clone() if single is model else _cut(single)[1]
-    return Rollout(cut[0], _giving(alone, dense[0], True), _giving(cut[1], dense[0], False),
-                   dense[0])
+    alone = (whole[0], whole[1].clone()) if single is model else _cut(single)
+    states = {port.get_any_name(): tuple(port.get_shape()) for port in whole[1].inputs
+              if port.get_any_name() in {item.get_any_name() for item in alone[0].outputs}}
+    by_step = _by_step(alone[1])
+    shared, (agents, now, _), maps = _branches(whole[1], dense[0], by_step)
+    _, (_, _, ahead), _ = _branches(alone[1], dense[0], by_step)
+    few = for_rows(ahead, _names_of_rows(ahead), HORIZON_STEPS, STEPS_AT_A_TIME)
+    return Rollout(alone[0], shared, agents, now, few or ahead, states, maps, dense[0])
 
 
-def of_plan(values: np.ndarray, shape: tuple[int, ...], plan: int) -> np.ndarray:
-    """Return the rows of one plan in values of all, or all where they are of no plan."""
-    return values if values.shape == shape else values[plan * shape[0]:(plan + 1) * shape[0]]
+def rows_of(values: np.ndarray, shape: tuple[int, ...], number: int) -> np.ndarray:
+    """Return rows like `shape` of values, those that come after so many like it, from the start."""
+    if values.shape == shape:
+        return values
+    first = number * shape[0] % len(values)
+    return values[first:first + shape[0]]
 
 
 def _cut(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
@@ -86,8 +106,36 @@ def _name(port: ov.Output) -> str:
     return f'states of {port.get_node().get_friendly_name()}'
 
 
-def _giving(model: ov.Model, name: str, alone: bool) -> ov.Model:
-    """Return the part of a model that gives the result of this name, or what gives all others."""
-    results = [node for node in model.get_results()
-               if (name in node.input_value(0).get_names()) == alone]
-    return ov.Model(results, needed(model.get_parameters(), results))
+def _branches(model: ov.Model, dense: str, early: set[str]
+              ) -> tuple[ov.Model, list[ov.Model], set[str]]:
+    """Cut what follows the states: what is shared, and agents, maps of now and maps `dense`."""
+    results = {result: 'ahead' if dense in result.input_value(0).get_names()
+               else 'now' if len(result.get_input_shape(0)) == 4 else 'agents'
+               for result in model.get_results()}
+    return split_shared(
+        model, [[result for result, name in results.items() if name == wanted]
+                for wanted in ('agents', 'now', 'ahead')],
+        [node for node in model.get_ordered_ops() if node.get_friendly_name() in early])
+
+
+def _by_step(model: ov.Model) -> set[str]:
+    """Return the names of what takes rows of steps from what has none, for one plan."""
+    moving = {node.get_name() for node in model.get_parameters()}
+    stepwise, found = set(), set()
+    for node in model.get_ordered_ops():
+        sources = {port.get_source_output().get_node().get_name() for port in node.inputs()}
+        if sources & moving:
+            moving.add(node.get_name())
+        if sources & stepwise:
+            stepwise.add(node.get_name())
+        elif node.get_name() in moving and list(node.get_output_shape(0))[:1] == [HORIZON_STEPS]:
+            stepwise.add(node.get_name())
+            if node.get_type_name() != 'Parameter':
+                found.add(node.get_friendly_name())
+    return found
+
+
+def _names_of_rows(model: ov.Model) -> list[str]:
+    """Return the inputs that have a row a step."""
+    return [port.get_any_name() for port in model.inputs
+            if list(port.get_shape())[:1] == [HORIZON_STEPS]]

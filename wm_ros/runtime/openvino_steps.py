@@ -1,9 +1,10 @@
-"""Parts of a graph as compiled models: how they are compiled, bound to memory, and run in a row."""
+"""Parts of a graph as compiled models: how they are compiled, bound to memory, and run."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,12 +75,34 @@ class Branch:
     """A step that others may run beside, and small maps that are enlarged into others after it."""
 
     step: Step
-    maps: Sequence[tuple[np.ndarray, np.ndarray]]
+    maps: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 
     def run(self, given: Mapping[str, np.ndarray]) -> None:
         """Run the step on the graph's inputs, then enlarge its maps."""
         self.step.run(given)
         raise_maps(self.maps)
+
+
+def run_beside(branches: Sequence[Branch], given: Mapping[str, np.ndarray], pool: Executor,
+               threads: int) -> None:
+    """Run branches in so many threads, the first ones first; return when all are done."""
+    waiting = deque(branches)
+
+    def work() -> None:
+        while waiting:
+            try:
+                branch = waiting.popleft()
+            except IndexError:      # another thread was quicker
+                return
+            branch.run(given)
+
+    helping = [pool.submit(work) for _ in range(min(threads, len(branches)) - 1)]
+    try:
+        work()
+    finally:
+        wait(helping)       # the next run may use no request that is still under way
+    for future in helping:
+        future.result()
 
 
 def executed_kernels(compiled: ov.CompiledModel) -> Counter[str]:
