@@ -8,6 +8,7 @@ from bags import PERIOD_NS, START_NS, jpeg, rich_forecast, small_rig
 from truths import make_truth
 
 from wm_ros.data.bag import BagError, BagReader, BagWriter, base_from_frame
+from wm_ros.data.bag_calibration import static_transforms as transforms_in
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.sim_bag import (
     camera_info_message,
@@ -167,6 +168,21 @@ def test_inputs_come_back_as_the_packages_own_values(tmp_path, storage):
     assert bytes(frames[0].image) == jpeg()
     assert egos[2].odom_from_base == pytest.approx([2.0, 2.0, 0.5])
     assert (egos[2].speed_mps, egos[2].yaw_rate_rps) == (10.0, 0.1)
+
+
+@pytest.mark.parametrize('change', [{'rotation': {'x': 0.0, 'y': 0.0, 'z': 0.0, 'w': 0.0}},
+                                    {'translation': {'x': np.nan}}])
+def test_a_transform_that_is_none_refuses_only_what_needs_it(change):
+    """As tf2 has it: of another link's a camera need not know."""
+    msg = static_transforms(small_rig(), START_NS)
+    name, other = (entry.child_frame_id for entry in msg.transforms)
+    for part, values in change.items():
+        for field, value in values.items():
+            setattr(getattr(msg.transforms[1].transform, part), field, value)
+    found = transforms_in([msg])
+    assert np.isfinite(base_from_frame(found, name, 'base_link')).all()
+    with pytest.raises(BagError, match=f"no transform from 'base_link' to '{other}'"):
+        base_from_frame(found, other, 'base_link')
 
 
 def test_raw_images_are_decoded_and_named_by_their_namespace(tmp_path):

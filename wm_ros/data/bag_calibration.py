@@ -15,14 +15,23 @@ from wm_ros.types import CameraModel
 
 
 def static_transforms(messages: Iterable[Any]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return child frame -> (parent frame, 4x4 parent_from_child) of tf2_msgs/TFMessages."""
+    """
+    Return child frame -> (parent frame, 4x4 parent_from_child) of tf2_msgs/TFMessages.
+
+    As tf2 does, it ignores transforms that are none: no quaternion, or not finite.
+    """
     transforms: dict[str, tuple[str, np.ndarray]] = {}
     for msg in messages:
         for t in msg.transforms:
             matrix = np.eye(4)
             q, p = t.transform.rotation, t.transform.translation
-            matrix[:3, :3] = rotation_from_quaternion(np.array([q.x, q.y, q.z, q.w]))
+            try:
+                matrix[:3, :3] = rotation_from_quaternion(np.array([q.x, q.y, q.z, q.w]))
+            except ValueError:
+                continue
             matrix[:3, 3] = p.x, p.y, p.z
+            if not np.isfinite(matrix).all():
+                continue
             transforms[t.child_frame_id] = (t.header.frame_id, matrix)
     return transforms
 
