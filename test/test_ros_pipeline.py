@@ -356,6 +356,22 @@ def test_tf_is_asked_by_the_frame_of_the_pictures_where_camera_info_is_ignored(b
     assert b.engine.sets[-1][2] == []
 
 
+def test_a_calibration_that_changes_is_named(bench):
+    """Two who publish a CameraInfo begin the window anew with every set."""
+    b = bench()
+    b.send(0)
+    assert b.level('camera_1') is Level.OK      # the first is no change
+    other = info_of(RIG['camera_1'])
+    other.k[0] += 10
+    for number in (1, 2, 3):
+        b.pipeline.camera_info('camera_1', other if number % 2 else info_of(RIG['camera_1']))
+        b.send(number)
+        assert b.pipeline.cameras['camera_1'].judge(b.now, PERIOD) == (
+            Level.WARN, 'another calibration: the window begins anew')
+    assert b.values('camera camera_1')['recalibrated'] == '3'
+    assert b.level('camera_0') is Level.OK
+
+
 @pytest.mark.parametrize('offset_ms', [-3600_000, 400, 3600_000])
 def test_a_camera_with_a_wrong_clock_leaves_the_others_alone(bench, offset_ms):
     b = bench()

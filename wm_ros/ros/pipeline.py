@@ -19,12 +19,13 @@ from wm_ros.periods import SLOT_NS
 from wm_ros.ros.calibration import Calibration
 from wm_ros.ros.convert import frame_from_compressed, frame_from_image
 from wm_ros.ros.diagnostics import camera_status, inference_status, window_status
+from wm_ros.ros.loading import same_camera
 from wm_ros.ros.monitor import PROBLEM_NS, CameraMonitor, Latencies, Level, Problem
 from wm_ros.ros.odometry import OdometryMonitor
 from wm_ros.ros.parameters import Settings
 from wm_ros.ros.worker import Job, Timing, Worker
 from wm_ros.timed_plan import PlanError, TimedPlan, plan_from_message
-from wm_ros.types import EgoPlan, EgoState, Forecast, Frame, FrameSet
+from wm_ros.types import CameraRig, EgoPlan, EgoState, Forecast, Frame, FrameSet
 from wm_ros.window import FrameBuffer, PushResult
 
 MS = 1_000_000
@@ -72,6 +73,7 @@ class Pipeline:
         self._plan_problem = Problem()
         self._failures_in_a_row = 0
         self._recalibrated = True
+        self._rig: CameraRig | None = None      # that the engine was given last
         self._first_set_ns: int | None = None
         self._flushed = 0
         self.last_failure = ''
@@ -102,6 +104,7 @@ class Pipeline:
         self._buffer = self._new_buffer()
         self._waiting.clear()
         self._last = None
+        self._rig = None
         self._first_set_ns = None
         self._flushed = 0
         self.fatal = ''
@@ -250,6 +253,13 @@ class Pipeline:
     def _calibrate_engine(self) -> None:
         self._recalibrated = False
         rig = self.calibration.rig
+        for old, new in zip((self._rig or rig).cameras, rig.cameras, strict=True):
+            if not same_camera(old, new):
+                camera = self.cameras[new.name]
+                camera.counts['recalibrated'] += 1
+                camera.problem = Problem('another calibration: the window begins anew', Level.WARN,
+                                         self._clock_ns() + PROBLEM_NS)
+        self._rig = rig
         problems = {name: text if text.startswith((name, 'CameraInfo')) else f'{name}: {text}'
                     for name, text in self.calibration.problems.items()}
         self._worker.call(lambda: self.engine.calibrate(rig, problems))
