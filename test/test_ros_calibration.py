@@ -73,6 +73,19 @@ def test_tf_is_asked_by_the_frame_that_messages_name_and_again_on_change():
     assert list(calibration.problems) == [NAMES[0]]
 
 
+def test_a_pose_that_tf_rounds_otherwise_is_no_other_calibration():
+    known = {f'{name}_optical': pose_at(1.0) for name in NAMES}
+    calibration = Calibration(RIG, 'ignore', 'tf', known.get)
+    for name in NAMES:
+        calibration.picture_frame(name, f'{name}_optical')
+    assert calibration.refresh_poses()
+    known['camera_0_optical'] = pose_at(1.0) + 1e-12
+    assert not calibration.refresh_poses()
+    for step in range(1, 4):    # what creeps is seen in the end
+        known['camera_0_optical'] = pose_at(1.0 + 4e-4 * step)
+        assert calibration.refresh_poses() is (step == 3)
+
+
 def test_camera_info_names_the_frame_rather_than_a_picture():
     calibration = Calibration(RIG, 'optional', 'tf', {
         'camera_0_optical': pose_at(1.0), 'camera_0_driver': pose_at(2.0)}.get)

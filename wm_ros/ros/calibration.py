@@ -14,6 +14,9 @@ from wm_ros.types import CameraRig
 
 #: Looks up `base_from_camera` (4x4) of an optical frame; None where it is not known.
 TransformLookup = Callable[[str], 'np.ndarray | None']
+#: Metres, and radians, by which a pose may differ and be the same: TF interpolates, and rounds
+#: otherwise every time, and each new calibration begins the window anew.
+SAME_POSE = 1e-3
 
 
 class Calibration:
@@ -94,8 +97,8 @@ class Calibration:
                     pose = self._cameras[name].base_from_camera
                     problem = (f'no transform from {frame_id}' if frame_id
                                else 'no transform: its messages name no frame yet')
-            if problem != self._poses[name] or not np.array_equal(
-                    pose, self._cameras[name].base_from_camera):
+            if problem != self._poses[name] or not np.allclose(
+                    pose, self._cameras[name].base_from_camera, rtol=0.0, atol=SAME_POSE):
                 self._poses[name] = problem
                 self._cameras[name] = replace(self._cameras[name], base_from_camera=pose)
                 changed = True
