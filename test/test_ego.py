@@ -133,6 +133,9 @@ def test_a_plan_that_begins_late_and_ends_early():
     ([2, 1], np.zeros((2, 3)), 'ascending'),
     ([0.1, 0.3], np.zeros((2, 3)), 'ends 0.300 s after the frame, want at least 0.5'),
     ([0.0, 3.0], np.array([[0, 0, 0], [2000.0, 0, 0]]), 'want at most 400'),
+    ([0.5, 3.0], np.full((2, 3), 1e308), 'want at most 400'),
+    # Poses of another place than the vehicle's: the origin of their frame is not that of odometry.
+    ([0.5, 3.0], np.array([[60.0, 0, 0], [70.0, 0, 0]]), '60 m within 0.5 s, .* want at most 50 m'),
     # A clock that went back, or a planner on another one: it would be a plan to stand still.
     ([3.1, 4.0], np.zeros((2, 3)), 'begins 3.100 s after the frame, want at most 3 s'),
     ([1e9, 1e9 + 3], np.zeros((2, 3)), 'begins 1000000000.000 s after the frame'),

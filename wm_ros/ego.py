@@ -152,9 +152,10 @@ def plan_from_poses(stamps_ns: np.ndarray, poses: np.ndarray, stamp_ns: int,
     `stamps_ns` (M,) ascending and `poses` (M, 3) x, y, yaw in any planar frame, in which
     `frame_from_base` (3,) is the pose of `base_link` at `stamp_ns`. Between poses the path is
     linear; before the first it starts from where the vehicle is; past the last one it goes on as
-    in the last half second of the path. Raises ValueError for a path that is not finite,
-    not ascending, out of bounds, ends less than 0.5 s after `stamp_ns`, or begins when the model's
-    plan is over: such stamps are of another clock, and a way to the first pose would be invented.
+    in the last half second of the path. Raises ValueError for a path that is not finite, not
+    ascending, out of bounds, faster than `MAX_SPEED_MPS`, ends less than 0.5 s after `stamp_ns`, or
+    begins when the model's plan is over: such stamps are of another clock, and a way to the first
+    pose would be invented.
     """
     stamps = np.asarray(stamps_ns, dtype=np.int64)
     poses = np.asarray(poses, dtype=np.float64)
@@ -190,9 +191,13 @@ def plan_from_poses(stamps_ns: np.ndarray, poses: np.ndarray, stamp_ns: int,
         tail = _turn(speed, step[2] / span, wanted[beyond] - times[-1])
         out[beyond] = _compose(last, tail)
     out[:, 2] = wrap_angle(out[:, 2])
-    if np.abs(out[:, :2]).max() > MAX_PLAN_M:
+    if not np.abs(out[:, :2]).max() <= MAX_PLAN_M:      # nor where it is none: too large to turn
         raise ValueError(f'ego plan: a pose {np.abs(out[:, :2]).max():.0f} m away, '
                          f'want at most {MAX_PLAN_M:.0f} m')
+    steps = np.hypot(*np.diff(out[:, :2], axis=0, prepend=0.0).T)
+    if steps.max() > MAX_SPEED_MPS * TIME_STEP_S:
+        raise ValueError(f'ego plan: {steps.max():.0f} m within {TIME_STEP_S} s, from where the '
+                         f'vehicle is on, want at most {MAX_SPEED_MPS * TIME_STEP_S:.0f} m')
     return EgoPlan(out.astype(np.float32), PlanSource.GIVEN)
 
 
