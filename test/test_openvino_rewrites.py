@@ -8,6 +8,7 @@ from openvino import opset15 as ops
 from wm_ros.runtime.openvino_attention import rewrite_keys
 from wm_ros.runtime.openvino_layout import channels_last, hold_channels_last
 from wm_ros.runtime.openvino_lift import rewrite_lifts
+from wm_ros.runtime.openvino_pool import rewrite_pools
 
 TABLE = (7, 5)
 TAPS = 3
@@ -118,3 +119,29 @@ def test_maps_are_added_and_read_as_they_lie():
     found = run(held, **{name: np.ascontiguousarray(channels_last(array))
                          for name, array in values.items()})
     np.testing.assert_array_equal(found['out'], run(model(), **values)['out'])
+
+
+def pooling(kernel=(3, 3), channels=1, strides=(1, 1)):
+    """Return a model: maxima over windows around every cell of maps (2, channels, 7, 9)."""
+    given = {'maps': ops.parameter((2, channels, 7, 9), np.float32)}
+    margin = [size // 2 for size in kernel]
+    pool = ops.max_pool(given['maps'], list(strides), [1, 1], margin, margin, list(kernel))
+    return named({'maxima': ops.relu(pool.output(0))}, given)
+
+
+@pytest.mark.parametrize('kernel', [(3, 3), (1, 5), (5, 1)])
+def test_maxima_are_found_by_axis(kernel):
+    values = np.random.default_rng(4).normal(size=(2, 1, 7, 9)).astype(np.float32)
+    model = pooling(kernel)
+    assert rewrite_pools(model) == 1
+    shapes = {tuple(node.get_output_shape(0)[2:]) for node in model.get_ops()
+              if node.get_type_name() == 'MaxPool'}
+    assert shapes == {size for size, used in (((1, 9), kernel[1] > 1), ((1, 7), kernel[0] > 1))
+                      if used}
+    np.testing.assert_array_equal(run(model, maps=values)['maxima'],
+                                  run(pooling(kernel), maps=values)['maxima'])
+
+
+@pytest.mark.parametrize('changes', [{'channels': 2}, {'strides': (2, 2)}, {'kernel': (2, 2)}])
+def test_other_maxima_are_left_alone(changes):
+    assert rewrite_pools(pooling(**changes)) == 0

@@ -23,7 +23,7 @@ def rollout(plans, threads=1, whole=False):
     backend.prepare(ARTIFACT)
     with pytest.MonkeyPatch.context() as patch:
         if whole:
-            patch.setattr('wm_ros.runtime.openvino_plans.split_rollout', lambda model, single: None)
+            patch.setattr('wm_ros.runtime.openvino_plans.split_rollout', lambda *graphs: None)
         return backend.open('rollout', ARTIFACT, {'N': 1, 'P': plans})
 
 

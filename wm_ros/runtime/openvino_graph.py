@@ -15,7 +15,8 @@ from wm_ros.runtime.openvino_attention import rewrite_keys
 from wm_ros.runtime.openvino_fold import BY_FRAME, split_newest
 from wm_ros.runtime.openvino_layout import channels_first, channels_last, hold_channels_last
 from wm_ros.runtime.openvino_lift import rewrite_lifts
-from wm_ros.runtime.openvino_resize import Raised, raise_all, take_resizes
+from wm_ros.runtime.openvino_pool import rewrite_pools
+from wm_ros.runtime.openvino_resize import Raised, raise_all, small_map, take_resizes
 from wm_ros.runtime.openvino_split import Cut, split_at
 from wm_ros.runtime.openvino_steps import (
     Branch,
@@ -120,8 +121,8 @@ class Graph(LoadedGraph):
     def _maps(self, made: Mapping[str, ov.Tensor], one: Raised,
               number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a small map and the map of an output that it is enlarged into."""
-        return (_plane(made[one.source].data, number),
-                _plane(self.outputs[one.output], one.plane))
+        return (small_map(made[one.source].data, number),
+                small_map(self.outputs[one.output], one.plane))
 
     def _give(self, request: ov.InferRequest, name: str, array: np.ndarray) -> None:
         """Have an output written into its array."""
@@ -208,6 +209,7 @@ def parts_of(model: ov.Model, precision: str) -> tuple[list[Part], int, list[Rai
     """
     rewrite_lifts(model)
     rewrite_keys(model)
+    rewrite_pools(model)
     halves = split_newest(model)
     if halves is not None:
         early = _warped(halves[0], precision, _OLDER)
@@ -224,8 +226,3 @@ def _warped(model: ov.Model, precision: str, frames: slice) -> list[Part]:
     # With the 8 bits of bf16 the places that are read would be up to a third of a cell off.
     before, after = split_at(model, [Cut(warped[0], warped[0], 'warped', 'warped')])
     return [Part(before, 'f32', frames), Part(after, precision, frames)]
-
-
-def _plane(maps: np.ndarray, number: int) -> np.ndarray:
-    """Return a view of one of the maps (..., H, W), which lie one after the other."""
-    return maps.reshape(-1, *maps.shape[-2:])[number]

@@ -7,7 +7,7 @@ import openvino as ov
 
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.openvino_graph import Graph, parts_of
-from wm_ros.runtime.openvino_resize import Raised
+from wm_ros.runtime.openvino_resize import Raised, count_maps
 from wm_ros.runtime.openvino_rollout import Rollout, rows_of, split_rollout
 from wm_ros.runtime.openvino_steps import Branch, Settings
 
@@ -18,7 +18,7 @@ class RolloutGraph(Graph):
     def _assemble(self, settings: Settings, artifact: Artifact) -> None:
         model, raised = self._whole(settings, artifact, self.sizes['P'])
         single = model if self.sizes['P'] == 1 else self._whole(settings, artifact, 1)[0]
-        cut = split_rollout(model, single)
+        cut = split_rollout(model, single, {one.source for one in raised})
         if cut is None:
             super()._assemble(settings, artifact)
             return
@@ -61,7 +61,7 @@ class RolloutGraph(Graph):
                 raised: list[Raised]) -> list[Branch]:
         """Return what runs at last: agents, dense maps by a few steps of a plan, maps of now."""
         ahead = sum(one.source == cut.dense for one in raised)
-        maps = int(np.prod(cut.ahead.output(cut.dense).shape[:2]))      # of one run
+        maps = count_maps(cut.ahead.output(cut.dense).shape)    # of one run
         runs = ahead // maps
         at_once = min(self._threads, runs + 2)
         threads = self._threads // at_once

@@ -48,14 +48,14 @@ class Rollout:
     dense: str
 
 
-def split_rollout(model: ov.Model, single: ov.Model) -> Rollout | None:
+def split_rollout(model: ov.Model, single: ov.Model, small: set[str]) -> Rollout | None:
     """
     Cut a rollout of static shapes whose last enlargements are taken out; None for another graph.
 
-    `single` is the same for one plan. Both give small maps by the same names, and both are spent.
+    `single` is the same for one plan. Both give `small` maps by the same names, and both are spent.
     """
-    dense = [port.get_any_name() for port in single.outputs
-             if list(port.get_shape())[:1] == [HORIZON_STEPS]]
+    dense = [name for name in small
+             if list(single.output(name).get_shape())[:1] == [HORIZON_STEPS]]
     whole = _cut(model) if len(dense) == 1 else None
     if whole is None:
         return None
@@ -63,8 +63,8 @@ def split_rollout(model: ov.Model, single: ov.Model) -> Rollout | None:
     states = {port.get_any_name(): tuple(port.get_shape()) for port in whole[1].inputs
               if port.get_any_name() in {item.get_any_name() for item in alone[0].outputs}}
     by_step = _by_step(alone[1])
-    shared, (agents, now, _), maps = _branches(whole[1], dense[0], by_step)
-    _, (_, _, ahead), _ = _branches(alone[1], dense[0], by_step)
+    shared, (agents, now, _), maps = _branches(whole[1], dense[0], small, by_step)
+    _, (_, _, ahead), _ = _branches(alone[1], dense[0], small, by_step)
     few = for_rows(ahead, _names_of_rows(ahead), HORIZON_STEPS, STEPS_AT_A_TIME)
     return Rollout(alone[0], shared, agents, now, few or ahead, states, maps, dense[0])
 
@@ -106,15 +106,15 @@ def _name(port: ov.Output) -> str:
     return f'states of {port.get_node().get_friendly_name()}'
 
 
-def _branches(model: ov.Model, dense: str, early: set[str]
+def _branches(model: ov.Model, dense: str, small: set[str], early: set[str]
               ) -> tuple[ov.Model, list[ov.Model], set[str]]:
     """Cut what follows the states: what is shared, and agents, maps of now and maps `dense`."""
-    results = {result: 'ahead' if dense in result.input_value(0).get_names()
-               else 'now' if len(result.get_input_shape(0)) == 4 else 'agents'
-               for result in model.get_results()}
+    agents, now, ahead = [], [], []
+    for result in model.get_results():
+        names = result.input_value(0).get_names()
+        (ahead if dense in names else now if names & small else agents).append(result)
     return split_shared(
-        model, [[result for result, name in results.items() if name == wanted]
-                for wanted in ('agents', 'now', 'ahead')],
+        model, [agents, now, ahead],
         [node for node in model.get_ordered_ops() if node.get_friendly_name() in early])
 
 
