@@ -67,7 +67,7 @@ class Step:
         """Run on the graph's inputs; return when it is done."""
         for name in self.takes:
             self.bind(name, given[name])
-        self.request.infer()
+        self.request.infer(share_outputs=True)      # or it would return copies of them
 
 
 @dataclass(frozen=True)
