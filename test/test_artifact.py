@@ -122,8 +122,8 @@ def test_white_space_counts_too(folder):
 
 @pytest.mark.parametrize('changes,wanted', [
     ({'format': 'onnx'}, "format 'onnx', want 'wm_ros-artifact'"),
-    ({'version': 2}, 'version 2, want 1'),
-    ({'version': True}, 'version True, want 1'),
+    ({'version': 1}, 'version 1, want 2'),
+    ({'version': True}, 'version True, want 2'),
     ({'window_frames': 8}, 'window_frames 8, want 16'),
     ({'time_step_s': 1.0}, 'time_step_s 1.0, want 0.5'),
     ({'classes': ['car']}, 'classes'),
