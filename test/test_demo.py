@@ -65,6 +65,21 @@ def test_a_process_that_says_that_it_failed_is_named_though_it_lives(tmp_path):
         assert child.code is None
 
 
+@pytest.mark.parametrize(('package', 'name'), [
+    ('fastrtps', 'FASTRTPS_DEFAULT_PROFILES_FILE'), ('fastdds', 'FASTDDS_DEFAULT_PROFILES_FILE')])
+def test_the_profile_has_the_name_that_this_fast_dds_knows(tmp_path, monkeypatch, package, name):
+    """Without it half of the pictures are lost; up to Jazzy Fast DDS is version 2."""
+    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / 'ros' / 'share' / package).mkdir(parents=True)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path / 'ros'))
+    monkeypatch.setattr(processes, 'share_path', lambda *parts: '/'.join(parts))
+    code = 'import os; print([key for key in os.environ if key.endswith("_PROFILES_FILE")])'
+    with start(tmp_path, code) as child:
+        child.wait(PATIENCE_S)
+    assert child.last_lines(1) == f"['{name}']"
+
+
 def test_what_a_process_waited_for_a_processor_is_that_of_its_thread_that_waited_longest():
     if not os.path.exists('/proc/self/schedstat'):
         pytest.skip('this kernel does not tell: no /proc/self/schedstat')

@@ -17,6 +17,18 @@ def prepare() -> None:
         os.environ['AMENT_PREFIX_PATH'] = sys.prefix
 
 
+def profile_variable() -> str:
+    """
+    Return what names an XML profile to the Fast DDS that is here.
+
+    Version 2, of ROS up to Jazzy, takes no notice of the name that version 3 has, and is told apart
+    by the name of its package; 3 warns of the old one.
+    """
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', sys.prefix).split(os.pathsep)
+    old = any(Path(prefix, 'share', 'fastrtps').is_dir() for prefix in prefixes)
+    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if old else 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """
     Return a copy of the environment, with `changes`, for a Python process that is to use ROS.

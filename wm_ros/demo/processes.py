@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from wm_ros.cli.environment import child_environment
+from wm_ros.cli.environment import child_environment, profile_variable
 from wm_ros.share import share_path
 
 
@@ -33,13 +33,10 @@ class Process:
         self._fatal = fatal
         self._log = log
         self._end_s = end_s
-        # Camera pictures overflow the shared memory of Fast DDS as it comes. Humble's Fast DDS
-        # knows the variable by its older name, which newer ones warn of.
-        variable = ('FASTRTPS_DEFAULT_PROFILES_FILE' if os.environ.get('ROS_DISTRO') == 'humble'
-                    else 'FASTDDS_DEFAULT_PROFILES_FILE')
         environment = child_environment(ROS_DOMAIN_ID=str(domain), PYTHONUNBUFFERED='1',
                                         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
-        environment[variable] = str(share_path('params', 'fastdds_large_messages.xml'))
+        # Camera pictures overflow the shared memory of Fast DDS as it comes.
+        environment[profile_variable()] = str(share_path('params', 'fastdds_large_messages.xml'))
         with log.open('wb') as out:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments], stdout=out, stderr=subprocess.STDOUT,
