@@ -79,15 +79,16 @@ def test_encodings(encoding, data, wanted):
     assert padded.tolist() == [wanted, wanted]
 
 
-@pytest.mark.parametrize(('encoding', 'size'), [
-    ('rgb8', 3), ('bgr8', 3), ('rgba8', 4), ('bgra8', 4), ('mono8', 1), ('yuv422', 2)])
-def test_pictures_are_those_of_cv_bridge(encoding, size):
-    bridge = pytest.importorskip(
-        'cv_bridge', reason='cv_bridge is not installed, or breaks with this NumPy (not on PyPI)',
-        exc_type=ImportError).CvBridge()
-    pixels = np.random.default_rng(0).integers(0, 255, 6 * 8 * size, np.uint8)
-    msg = image(encoding, pixels, 8, 6, 8 * size)
-    np.testing.assert_array_equal(rgb(msg), bridge.imgmsg_to_cv2(msg, 'rgb8'))
+def test_pictures_are_those_of_cv_bridge():
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as err:
+        pytest.skip(f'cv_bridge is not installed, or not for this NumPy: {err}')
+    pixels = np.random.default_rng(0).integers(0, 255, 6 * 8 * 4, np.uint8)
+    for encoding, size in (('rgb8', 3), ('bgr8', 3), ('rgba8', 4), ('bgra8', 4), ('mono8', 1),
+                           ('yuv422', 2)):
+        msg = image(encoding, pixels[:6 * 8 * size], 8, 6, 8 * size)
+        np.testing.assert_array_equal(rgb(msg), CvBridge().imgmsg_to_cv2(msg, 'rgb8'), encoding)
 
 
 def test_rgb8_is_not_copied():
