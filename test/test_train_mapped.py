@@ -32,7 +32,10 @@ def test_a_clip_that_is_written_anew_is_read_anew(tmp_path):
         np.testing.assert_array_equal(store.read(np.random.default_rng(0))['values'], values)
 
 
-def test_what_is_packed_is_refused_by_name(tmp_path):
+def test_what_is_packed_or_no_number_is_refused_by_name(tmp_path):
     np.savez_compressed(tmp_path / 'clip_0000001.npz', values=np.arange(4))
     with pytest.raises(ValueError, match=r'clip_0000001.npz: values.npy: want it as numpy.savez'):
         mapped(tmp_path / 'clip_0000001.npz')
+    np.savez(tmp_path / 'objects.npz', values=np.array([{}, None]))
+    with pytest.raises(ValueError, match=r'objects.npz: values.npy: want numbers, got object'):
+        mapped(tmp_path / 'objects.npz')

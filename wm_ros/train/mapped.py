@@ -30,7 +30,7 @@ class _Place(NamedTuple):
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays that `numpy.savez` wrote, read-only; ValueError where they are packed."""
+    """Return the arrays that `numpy.savez` wrote, read-only; ValueError where they are no plain numbers."""
     data, stat = np.memmap(path, np.uint8, 'r'), path.stat()
     return {name: np.ndarray(place.shape, place.dtype, data, place.offset,
                              order='F' if place.fortran else 'C')
@@ -52,5 +52,7 @@ def _places(path: Path, _version: tuple[int, int]) -> dict[str, _Place]:
             read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                     else np.lib.format.read_array_header_2_0)
             shape, fortran, dtype = read(file)
+            if dtype.hasobject:     # its bytes would be taken for addresses
+                raise ValueError(f'{path}: {item.filename}: want numbers, got {dtype}')
             places[item.filename.removesuffix('.npy')] = _Place(file.tell(), dtype, shape, fortran)
     return places
