@@ -64,6 +64,8 @@ class ModelConfig:
 PRESETS = {
     # What two CPU cores train in an hour and a half.
     'small': ModelConfig(),
+    # What the older frames add to the newest map left out, to tell what it brings.
+    'small-without-past': ModelConfig(past_filters=0),
     # For an accelerator: a deeper encoder, wider and deeper dynamics.
     'base': ModelConfig(encoder_blocks=(1, 2, 4, 6), lift_channels=64, dim=256, layers=6, heads=8,
                         agent_dim=192),
