@@ -30,7 +30,7 @@ class _Place(NamedTuple):
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays that `numpy.savez` wrote, read-only; ValueError where they are no plain numbers."""
+    """Return what `numpy.savez` wrote, read-only; ValueError where it is packed or no numbers."""
     data, stat = np.memmap(path, np.uint8, 'r'), path.stat()
     return {name: np.ndarray(place.shape, place.dtype, data, place.offset,
                              order='F' if place.fortran else 'C')
