@@ -67,9 +67,9 @@ class Graph(LoadedGraph):
         parts, self._ahead, raised = parts_of(model, settings.precision)
         made: dict[str, ov.Tensor] = {}
         for number, part in enumerate(parts):
-            ahead = number < self._ahead
+            ahead = number < self._ahead and settings.beside > 0
             compiled = self._compile(settings, part.model, part.precision,
-                                     (settings.beside if ahead else 0) or settings.threads)
+                                     settings.beside if ahead else settings.threads)
             by_frame = dict.fromkeys(BY_FRAME, part.frames)
             self._stages.append([Branch(self._step(compiled, by_frame, made, ahead))])
         self._raised = [self._maps(made, one, one.map) for one in raised]
