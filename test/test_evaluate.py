@@ -87,6 +87,15 @@ def test_nothing_is_chosen_where_no_threshold_is_precise(artifact, tmp_path, cap
     assert told.out.split()[:2] == ['threshold', 'SPA']
 
 
+@pytest.mark.parametrize('seeds', ['900000:900002', '799999:800002', '899999:900001'])
+def test_nothing_is_chosen_on_drives_for_training_or_for_scores(artifact, tmp_path, capsys, seeds):
+    out = tmp_path / 'choices.json'
+    assert cli.main(['evaluate', '--choose', str(out), '--seeds', seeds, *SHORT, '--no-cache',
+                     '--artifact', artifact, '--workers', '1']) == 1
+    assert f'--choose on seeds {seeds}: want seeds from 800000 to 899999' in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_wrong_arguments_are_named(artifact, capsys):
     for wrong, message in ((['--seeds', '5:5'], 'want A:B with A < B'),
                            (['--dataset', 'moon'], 'want sim, sim-hard'),

@@ -192,8 +192,9 @@ def _choose(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate.protocol import Task, evaluate
     from wm_ros.evaluate.threshold import choose as choose_threshold
 
-    model = _model(arguments, arguments.artifact, arguments.backend, None)
     dataset = _open(arguments, VALIDATION_SEEDS)
+    _refuse_other_seeds(dataset)
+    model = _model(arguments, arguments.artifact, arguments.backend, None)
     observed = open_model_file(model.folder).choices.observed_threshold
     source = PredictorSource(str(model.folder), model.backend, arguments.threads,
                              choices=choose.neutral(observed))
@@ -209,6 +210,17 @@ def _choose(arguments: argparse.Namespace) -> int:
                               'chosen_on': _head(arguments, dataset, model)})
     print(choose.table(choices, evidence))
     return 0
+
+
+def _refuse_other_seeds(dataset: Dataset) -> None:
+    """Raise ValueError for simulated drives that models are trained on, or scored with."""
+    from wm_ros.sim.seeds import VALIDATION_END, VALIDATION_START
+
+    if 'seeds' in dataset.head and not (VALIDATION_START <= dataset.keys[0]
+                                        and dataset.keys[-1] < VALIDATION_END):
+        raise ValueError(f'--choose on seeds {dataset.head["seeds"]}: want seeds from '
+                         f'{VALIDATION_START} to {VALIDATION_END - 1}; those before are for '
+                         'training, those after for scores')
 
 
 def _without_truth(path: str) -> bool:
