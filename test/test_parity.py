@@ -71,9 +71,21 @@ def paths_are_mirrored(outputs):
         outputs['trajectories'][..., 1] *= -1
 
 
+def modes_are_turned_round(outputs):
+    if 'mode_logits' in outputs:
+        outputs['mode_logits'][:] = outputs['mode_logits'][..., ::-1].copy()
+
+
+def agents_drive_backwards(outputs):
+    if 'agent_box' in outputs:
+        outputs['agent_box'][..., 7:9] *= -1
+
+
 DEFECTS = {a_channel_is_lost: 'memory: p999', tokens_are_shifted: 'latent: mean',
            a_step_is_repeated: 'flow: ', cells_are_shifted: 'occupancy: ',
-           everything_is_small_noise_off: 'skip: mean', paths_are_mirrored: 'agents: .* path_m'}
+           everything_is_small_noise_off: 'skip: mean', paths_are_mirrored: 'agents: .* path_m',
+           modes_are_turned_round: 'agents: .* mode_logits',
+           agents_drive_backwards: 'agents: .* agent_box'}
 
 
 @pytest.fixture(scope='module')
@@ -150,9 +162,12 @@ def test_errors_by_hand():
 
 def test_agents_are_paired_by_place():
     def rollout(places, ends, scores):
-        out = {'agent_score': np.array([scores]), 'agent_box': np.zeros((1, len(scores), 9)),
-               'trajectories': np.zeros((1, len(scores), 6, 6, 2))}
+        sizes = {'agent_box': (9,), 'agent_class': (8,), 'agent_log_sigma': (5,),
+                 'mode_logits': (6,), 'trajectories': (6, 6, 2), 'trajectory_spread': (6, 6, 3)}
+        out = {name: np.zeros((1, len(scores), *size)) for name, size in sizes.items()}
+        out['agent_score'] = np.array([scores])
         out['agent_box'][0, :, :2] = places
+        out['agent_class'][0, :, 0] = ends
         out['trajectories'][0, ..., 0] = np.array(ends)[:, None, None]
         return out
 
@@ -160,8 +175,11 @@ def test_agents_are_paired_by_place():
     found = rollout([[10.1, 0], [0, 5], [20, 0]], [2.5, 1.0, 9.0], [0.7, 0.9, 0.1])
     errors = parity.AgentErrors()
     errors.add(found, wanted, Choices(score_threshold=0.5))
+    # One of eight logits is 0.5 off, one of nine numbers of the box 0.1; deviations of three rows.
     assert errors.result() == pytest.approx(
-        {'wanted': 2, 'found': 0.5, 'score': 0.1, 'path_m': 0.5})
+        {'wanted': 2, 'found': 0.5, 'score': 0.1, 'path_m': 0.5, 'agent_log_sigma': 0,
+         'agent_class': 0.5 / (2 / 3) ** 0.5 / 8, 'agent_box': 0.1 / (200 / 3) ** 0.5 / 9,
+         'mode_logits': 0, 'trajectory_spread': 0})
 
 
 @pytest.mark.parametrize(('executed', 'kind'), [

@@ -140,6 +140,8 @@ def spread(headline: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def text(report: dict[str, Any]) -> str:
     """Return the report as lines."""
+    from wm_ros.export.parity import OF_AGENTS
+
     lines = [f'{report["dataset"]} {report["seeds"]}: {report["artifact"]}, model '
              f'{report["model_hash"][:12]}']
     for name, found in report['raw'].items():
@@ -152,7 +154,8 @@ def text(report: dict[str, Any]) -> str:
                              f'{errors["contrast"]:10.2g}')
         agents = found['errors']['agents']
         lines.append(f'{agents["wanted"]} agents, {100 * agents["found"]:.1f} % found again, '
-                     f'scores off by {agents["score"]:.2g}, paths by {agents["path_m"]:.2g} m')
+                     f'scores off by {agents["score"]:.2g}, paths by {agents["path_m"]:.2g} m, '
+                     f'the rest by up to {max(agents[name] for name in OF_AGENTS):.2g} spreads')
     if 'headline' in report:
         width = max(len(name) for name in report['headline']) + 2
         lines += ['', ' ' * width + ''.join(f'{key:>16}' for key in FIGURES)]

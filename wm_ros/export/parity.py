@@ -24,6 +24,8 @@ from wm_ros.runtime.backend import Backend
 
 DENSE = {'encode': ('memory', 'skip'), 'fold': ('latent', 'past'),
          'rollout': ('occupancy', 'flow', 'road', 'observed')}
+#: What is said of each agent beside its score and paths.
+OF_AGENTS = ('agent_class', 'agent_box', 'agent_log_sigma', 'mode_logits', 'trajectory_spread')
 #: Agents are the same when their centres are this near.
 SAME_AGENT_M = 0.5
 
@@ -38,11 +40,16 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class AgentTolerance:
-    """Least share of agents found again, and largest mean error of scores and of paths."""
+    """
+    Least share of agents found again, largest mean error of scores, of paths and of the rest.
+
+    `rest` is of each of `OF_AGENTS`, in spreads of the reference.
+    """
 
     found: float
     score: float
     path_m: float
+    rest: float
 
 
 #: By the coarsest precision of what a graph multiplies: about three times what a right kernel was
@@ -57,9 +64,9 @@ TOLERANCES = {'f32': {'encode': Tolerance(0.05, 0.4), 'fold': Tolerance(1e-5, 1e
                       'rollout': Tolerance(0.01, 0.15)},
               'bf16': {'encode': Tolerance(0.08, 0.8), 'fold': Tolerance(0.006, 0.05),
                        'rollout': Tolerance(0.03, 0.25)}}
-AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.03),
-                    'f16': AgentTolerance(0.98, 3e-3, 0.05),
-                    'bf16': AgentTolerance(0.97, 5e-3, 0.2)}
+AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.03, 0.01),
+                    'f16': AgentTolerance(0.98, 3e-3, 0.05, 0.03),
+                    'bf16': AgentTolerance(0.97, 5e-3, 0.2, 0.1)}
 #: Another window's output is over so many times as far away as the same window's.
 CONTRAST = 3.0
 
@@ -95,6 +102,7 @@ class AgentErrors:
     wanted: int = 0
     scores: list[float] = field(default_factory=list)
     paths_m: list[float] = field(default_factory=list)
+    rest: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OF_AGENTS})
 
     def add(self, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray],
             choices: Choices) -> None:
@@ -102,6 +110,7 @@ class AgentErrors:
         for plan, scores in enumerate(wanted['agent_score']):
             places = found['agent_box'][plan, :, :2]
             told = existence_probability(scores, choices.existence)
+            spreads = {name: wanted[name][plan].std(axis=0) for name in OF_AGENTS}
             for row in np.flatnonzero(told >= choices.score_threshold):
                 self.wanted += 1
                 gap = np.linalg.norm(places - wanted['agent_box'][plan, row, :2], axis=-1)
@@ -111,12 +120,16 @@ class AgentErrors:
                 self.scores.append(abs(float(found['agent_score'][plan, near] - scores[row])))
                 apart = found['trajectories'][plan, near] - wanted['trajectories'][plan, row]
                 self.paths_m.append(float(np.linalg.norm(apart, axis=-1).mean()))
+                for name, spread in spreads.items():    # of each number over all rows
+                    error = np.abs(found[name][plan, near] - wanted[name][plan, row])
+                    self.rest[name].append(float((error / np.where(spread > 0, spread, 1)).mean()))
 
     def result(self) -> dict[str, float]:
-        """Return the share found and the mean errors of scores and of paths."""
+        """Return the share found and the mean errors of scores, of paths and of the rest."""
+        lists = {'score': self.scores, 'path_m': self.paths_m, **self.rest}
         return {'wanted': self.wanted, 'found': len(self.scores) / max(self.wanted, 1),
-                'score': float(np.mean(self.scores)) if self.scores else float('nan'),
-                'path_m': float(np.mean(self.paths_m)) if self.paths_m else float('nan')}
+                **{key: float(np.mean(values)) if values else float('nan')
+                   for key, values in lists.items()}}
 
 
 class Tee:
@@ -194,7 +207,8 @@ def judge(result: Mapping[str, Mapping[str, float]], precision: Mapping[str, str
     if not agents['found'] >= limits.found:
         failures.append(f'agents: {100 * agents["found"]:.1f} % of {agents["wanted"]:.0f} found '
                         f'again, want {100 * limits.found:g} %')
-    for key, limit in (('score', limits.score), ('path_m', limits.path_m)):
+    for key, limit in (('score', limits.score), ('path_m', limits.path_m),
+                       *((name, limits.rest) for name in OF_AGENTS)):
         if not agents[key] <= limit:
             failures.append(f'agents: mean error of {key} {agents[key]:.3g}, want at most '
                             f'{limit:g}')
