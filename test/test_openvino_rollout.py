@@ -7,6 +7,7 @@ import pytest
 
 from wm_ros.runtime.artifact import load_artifact
 from wm_ros.runtime.openvino import OpenVinoBackend
+from wm_ros.runtime.openvino_plans import plans_a_run
 from wm_ros.runtime.openvino_rollout import STEPS_AT_A_TIME, rows_of
 from wm_ros.share import share_path
 from wm_ros.types import HORIZON_STEPS
@@ -39,8 +40,8 @@ def outputs(graph, plans, seed=3):
 
 
 @pytest.fixture(scope='module')
-def three():
-    made = rollout(plans=3, threads=2)
+def four():
+    made = rollout(plans=4, threads=2)
     yield made
     made.close()
 
@@ -52,13 +53,13 @@ def alone():
     made.close()
 
 
-def test_it_is_cut_up_and_says_what_the_whole_graph_says(three):
-    # Dynamics by plan; what is shared; agents, maps by plan and two steps each, and maps of now.
-    assert [len(stage) for stage in three._stages] == [3, 1, 1 + 3 * RUNS + 1]
-    whole = rollout(plans=3, whole=True)
+def test_it_is_cut_up_and_says_what_the_whole_graph_says(four):
+    # Dynamics of two plans each; what is shared; agents, maps of two steps each, maps of now.
+    assert [len(stage) for stage in four._stages] == [2, 1, 1 + 4 * RUNS + 1]
+    whole = rollout(plans=4, whole=True)
     assert [len(stage) for stage in whole._stages] == [1]
-    assert three.kernels['i8'] == whole.kernels['i8'] > 30
-    found, wanted = outputs(three, 3), outputs(whole, 3)
+    assert four.kernels['i8'] == whole.kernels['i8'] > 30
+    found, wanted = outputs(four, 4), outputs(whole, 4)
     whole.close()
     for name in ('occupancy', 'flow', 'road', 'observed'):
         np.testing.assert_allclose(found[name], wanted[name], **CLOSE, err_msg=name)
@@ -67,8 +68,8 @@ def test_it_is_cut_up_and_says_what_the_whole_graph_says(three):
     assert np.abs(found['occupancy'][0, 3] - found['occupancy'][2, 3]).max() > 0.01   # plans count
 
 
-def test_each_plan_says_what_it_says_alone(three, alone):
-    together, first = outputs(three, 3), outputs(alone, 1)
+def test_each_plan_says_what_it_says_alone(four, alone):
+    together, first = outputs(four, 4), outputs(alone, 1)
     for name in ('occupancy', 'flow'):
         np.testing.assert_array_equal(together[name][0], first[name][0], name)
 
@@ -82,10 +83,10 @@ def test_the_library_s_choice_of_threads_is_all_there_are(alone):
         np.testing.assert_allclose(found[name], wanted[name], **CLOSE, err_msg=name)
 
 
-def test_a_run_again_is_equal_to_the_bit(three):
-    before = outputs(three, 3)
-    outputs(three, 3, seed=4)
-    for name, array in outputs(three, 3).items():
+def test_a_run_again_is_equal_to_the_bit(four):
+    before = outputs(four, 4)
+    outputs(four, 4, seed=4)
+    for name, array in outputs(four, 4).items():
         np.testing.assert_array_equal(array, before[name], name)
 
 
@@ -95,3 +96,7 @@ def test_rows_of_a_run():
     assert rows_of(values, (2, 2), 4).tolist() == [[4.0, 5.0], [6.0, 7.0]]  # the next plan's
     assert rows_of(values, (6, 2), 1) is values
     assert rows_of(np.float32(3), (), 2) == 3
+
+
+def test_plans_are_shared_out_among_threads():
+    assert [plans_a_run(*given) for given in ((8, 2), (3, 2), (3, 1), (1, 1))] == [4, 1, 3, 1]

@@ -8,7 +8,7 @@ import openvino as ov
 from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.openvino_graph import Graph, parts_of
 from wm_ros.runtime.openvino_resize import Raised, count_maps
-from wm_ros.runtime.openvino_rollout import Rollout, rows_of, split_rollout
+from wm_ros.runtime.openvino_rollout import Rollout, rows_of, split_rollout, split_states
 from wm_ros.runtime.openvino_steps import Branch, Settings
 
 
@@ -24,7 +24,7 @@ class RolloutGraph(Graph):
             return
         self._last |= cut.maps
         full = for_agents(settings.precision)
-        made = self._dynamics(cut, settings, full)
+        made = self._dynamics(cut, settings, artifact, full)
         compiled = self._compile(settings, cut.shared, full, self._threads)
         self._stages.append([Branch(self._step(compiled, {}, made))])
         self._stages.append(self._beside(cut, settings, full, made, raised))
@@ -36,23 +36,27 @@ class RolloutGraph(Graph):
         parts, _, raised = parts_of(model, 'f32')
         return parts[0].model, raised
 
-    def _dynamics(self, cut: Rollout, settings: Settings, full: str) -> dict[str, ov.Tensor]:
-        """Add the dynamics of each plan; return the states that they give together."""
+    def _dynamics(self, cut: Rollout, settings: Settings, artifact: Artifact,
+                  full: str) -> dict[str, ov.Tensor]:
+        """Add the dynamics of the plans; return the states that they give together."""
         plans = self.sizes['P']
         at_once = min(self._threads, plans)
-        compiled = self._compile(settings, cut.dynamics, full, self._threads // at_once, at_once)
+        each = plans_a_run(plans, at_once)
+        model = cut.dynamics if each == 1 else (
+            split_states(self._whole(settings, artifact, each)[0])[0])
+        compiled = self._compile(settings, model, full, self._threads // at_once, at_once)
         states = {name: np.zeros(shape, np.float32) for name, shape in cut.states.items()}
         self._states = states       # tensors in shared memory do not keep it alive
         stage = []
-        for plan in range(plans):
-            rows = {item.name: slice(plan, plan + 1) for item in self.spec.inputs
+        for run in range(plans // each):
+            rows = {item.name: slice(run * each, (run + 1) * each) for item in self.spec.inputs
                     if item.shape[0] == 'P'}
             step = self._step(compiled, rows, {})
             for port in compiled.outputs:
                 name, shape = port.get_any_name(), tuple(port.get_shape())
-                if plan == 0 or shape != states[name].shape:    # not what all plans have in common
+                if run == 0 or shape != states[name].shape:     # not what all plans have in common
                     step.request.set_tensor(name, ov.Tensor(
-                        rows_of(states[name], shape, plan), shared_memory=True))
+                        rows_of(states[name], shape, run), shared_memory=True))
             stage.append(Branch(step))
         self._stages.append(stage)
         return {name: ov.Tensor(values, shared_memory=True) for name, values in states.items()}
@@ -80,6 +84,15 @@ class RolloutGraph(Graph):
                 if one.source == cut.dense and one.map // maps == run]))
         return [*branches, Branch(now, [self._maps(made, one, one.map) for one in raised
                                         if one.source != cut.dense])]
+
+
+def plans_a_run(plans: int, at_once: int) -> int:
+    """
+    Return for how many plans the dynamics run together: as many as each thread has.
+
+    So no thread waits for another, and each reads its weights once for all of them.
+    """
+    return plans // at_once if plans % at_once == 0 else 1
 
 
 def for_agents(precision: str) -> str:

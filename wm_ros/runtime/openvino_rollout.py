@@ -1,11 +1,11 @@
 """
 The rollout cut into parts that run side by side, as far as they can.
 
-First come the states, plan by plan: the dynamics. Then what more than one of the others reads, in
-all threads: the state of now spread over the ground and, the larger share, the map that agents are
-read from. After it they part: agents, a long row of operations too small for two threads; what is
-there now; and the dense maps to come. Those are decoded a few steps of one plan at a time. It costs
-no more than all six, and runs so short let all threads end at about the same time.
+First come the states: the dynamics, some plans at a time. Then what more than one of the others
+reads, in all threads: the state of now spread over the ground and, the larger share, the map that
+agents are read from. After it they part: agents, a long row of operations too small for two
+threads; what is there now; and the dense maps to come. Those are decoded a few steps of one plan at
+a time. It costs no more than all six, and runs so short let all threads end at about the same time.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def split_rollout(model: ov.Model, single: ov.Model, small: set[str]) -> Rollout
     """
     dense = [name for name in small
              if list(single.output(name).get_shape())[:1] == [HORIZON_STEPS]]
-    whole = _cut(model) if len(dense) == 1 else None
+    whole = split_states(model) if len(dense) == 1 else None
     if whole is None:
         return None
-    alone = (whole[0], whole[1].clone()) if single is model else _cut(single)
+    alone = (whole[0], whole[1].clone()) if single is model else split_states(single)
     states = {port.get_any_name(): tuple(port.get_shape()) for port in whole[1].inputs
               if port.get_any_name() in {item.get_any_name() for item in alone[0].outputs}}
     by_step = _by_step(alone[1])
@@ -68,15 +68,7 @@ def split_rollout(model: ov.Model, single: ov.Model, small: set[str]) -> Rollout
     return Rollout(alone[0], shared, agents, now, few or ahead, states, maps, dense[0])
 
 
-def rows_of(values: np.ndarray, shape: tuple[int, ...], number: int) -> np.ndarray:
-    """Return rows like `shape` of values, those that come after so many like it, from the start."""
-    if values.shape == shape:
-        return values
-    first = number * shape[0] % len(values)
-    return values[first:first + shape[0]]
-
-
-def _cut(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
+def split_states(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
     """Cut a graph before the states (P, 7, 256, dim) and after them; None without any."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == 'ShapeOf':       # no use of the values
@@ -89,6 +81,14 @@ def _cut(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
                 return split_at(model, [Cut(port, port, name, name) for port in
                                         _used(node.output(0)) for name in [_name(port)]])
     return None
+
+
+def rows_of(values: np.ndarray, shape: tuple[int, ...], number: int) -> np.ndarray:
+    """Return rows like `shape` of values, those that come after so many like it, from the start."""
+    if values.shape == shape:
+        return values
+    first = number * shape[0] % len(values)
+    return values[first:first + shape[0]]
 
 
 def _used(port: ov.Output) -> list[ov.Output]:
