@@ -85,3 +85,11 @@ def test_the_oracle_finds_all_that_is_visible():
     oracle = baselines.oracle_detections('constant_velocity', truth, np.zeros(3))
     scores = agent_scores(count_agents(oracle, truth))
     assert (scores['recall'], scores['precision'], scores['spa_top1']) == (1.0, 1.0, 100.0)
+
+
+def test_a_hidden_agent_beside_a_visible_one_does_not_take_its_place():
+    # The hidden one comes first, stands 1 m off and goes the other way.
+    truth = make_truth([[11, 0, 0], [10, 0, 0]], velocities=[[-3, 0], [3, 0]],
+                       visible=[False, True])
+    oracle = baselines.oracle_detections('constant_velocity', truth, np.zeros(2))
+    assert agent_scores(count_agents(oracle, truth))['spa_top1'] == 100.0

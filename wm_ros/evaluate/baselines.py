@@ -97,13 +97,19 @@ def baseline_detections(name: str, detections: Detections,
 
 
 def oracle_detections(name: str, truth: Truth, turn_rates: np.ndarray) -> Detections:
-    """Return the truth's own boxes, found without fail, with the baseline's path."""
-    future = paths(name, truth.poses, truth.velocities, turn_rates)
-    n = len(truth.ids)
+    """
+    Return the boxes of the truth's visible agents, found without fail, with the baseline's path.
+
+    Of those alone: a hidden one's box would be matched with a visible agent near to it.
+    """
+    seen = np.flatnonzero(truth.visible)
+    future = paths(name, truth.poses[seen], truth.velocities[seen], turn_rates[seen])
+    n = len(seen)
     return Detections(
-        scores=np.ones(n), track_ids=tuple(str(i).encode() for i in truth.ids),
-        classes=truth.classes, poses=truth.poses, velocities=truth.velocities, sizes=truth.sizes,
-        trajectories=future[:, None, :, :2], probabilities=np.ones((n, 1)), covariances=None)
+        scores=np.ones(n), track_ids=tuple(str(i).encode() for i in truth.ids[seen]),
+        classes=truth.classes[seen], poses=truth.poses[seen], velocities=truth.velocities[seen],
+        sizes=truth.sizes[seen], trajectories=future[:, None, :, :2],
+        probabilities=np.ones((n, 1)), covariances=None)
 
 
 def box_occupancy(detections: Detections, future: np.ndarray) -> np.ndarray:
