@@ -57,14 +57,15 @@ class AgentTolerance:
 #: (`wm_ros.model.quant`) are equal; of another one, ground that no camera sees is one constant a
 #: channel, and where that lies on the edge between two INT8 steps, a bias rounded to int32, as ONNX
 #: Runtime keeps it, moves all of that ground by a step: 0.035 spreads in the mean with one camera.
-#: One wrong channel of 32 is a 99.9th percentile near 1.
+#: One wrong channel of 32 is a 99.9th percentile near 1. Flow has a tolerance of its own: it is
+#: learnt where somebody is, and over all other ground it says whatever the states make of it.
 TOLERANCES = {'f32': {'encode': Tolerance(0.05, 0.4), 'fold': Tolerance(1e-5, 1e-4),
-                      'rollout': Tolerance(0.004, 0.12)},
+                      'rollout': Tolerance(0.008, 0.1), 'flow': Tolerance(0.012, 0.4)},
               'f16': {'encode': Tolerance(0.05, 0.6), 'fold': Tolerance(0.004, 0.03),
-                      'rollout': Tolerance(0.01, 0.15)},
+                      'rollout': Tolerance(0.01, 0.12), 'flow': Tolerance(0.015, 0.45)},
               'bf16': {'encode': Tolerance(0.08, 0.8), 'fold': Tolerance(0.006, 0.05),
-                       'rollout': Tolerance(0.03, 0.25)}}
-AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.03, 0.01),
+                       'rollout': Tolerance(0.03, 0.2), 'flow': Tolerance(0.03, 0.45)}}
+AGENT_TOLERANCES = {'f32': AgentTolerance(0.99, 1e-3, 0.015, 0.01),
                     'f16': AgentTolerance(0.98, 3e-3, 0.05, 0.03),
                     'bf16': AgentTolerance(0.97, 5e-3, 0.2, 0.1)}
 #: Another window's output is over so many times as far away as the same window's.
@@ -192,9 +193,8 @@ def judge(result: Mapping[str, Mapping[str, float]], precision: Mapping[str, str
     failures = []
     for graph, outputs in DENSE.items():
         kind = precision_class(precision[graph])
-        tolerance = TOLERANCES[kind][graph]
         for output in outputs:
-            found = result[output]
+            found, tolerance = result[output], TOLERANCES[kind].get(output, TOLERANCES[kind][graph])
             for key, limit in (('mean', tolerance.mean), ('p999', tolerance.p999)):
                 if not found[key] <= limit:
                     failures.append(f'{output}: {key} error of {found[key]:.3g} spreads, want at '
