@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
-from openvino.passes import ConstantFolding, Manager
 
-from wm_ros.runtime.openvino_split import Cut, needed, split_at
+from wm_ros.runtime.openvino_split import Cut, constants_folded, for_rows, needed, split_at
 from wm_ros.types import WINDOW_FRAMES
 
 #: Inputs that have a row a frame and are read frame by frame; masks go to both parts as they are.
@@ -35,13 +34,12 @@ def split_newest(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
         return None
     before, after = split_at(model, [Cut(tokens, tokens, 'tokens', 'tokens')])
     frames_own = before.get_results()[:1]
-    older = _for_frames(before, WINDOW_FRAMES - 1)
-    newest = _for_frames(ov.Model(frames_own, needed(before.get_parameters(), frames_own)), 1)
+    single = ov.Model(frames_own, needed(before.get_parameters(), frames_own))
+    older, newest = (for_rows(part, BY_FRAME, WINDOW_FRAMES, count)
+                     for part, count in ((before, WINDOW_FRAMES - 1), (single, 1)))
     if older is None or newest is None:
         return None
-    folding = Manager()
-    folding.register_pass(ConstantFolding())       # so that no shape has to go from part to part
-    folding.run_passes(after)
+    after = constants_folded(after)     # so that no shape has to go from part to part
     entry = next(node for node in after.get_parameters() if 'tokens' in node.output(0).get_names())
     early, late = (part.get_results()[0].input_value(0) for part in (older, newest))
     for step, gather in _steps(entry.output(0)).items():
@@ -90,25 +88,6 @@ def _steps(port: ov.Output) -> dict[int, ov.Node]:
         if index is not None and index.get_type_name() == 'Constant' and index.get_data().size == 1:
             found[int(index.get_data().reshape(-1)[0])] = node
     return found if sorted(found) == list(range(WINDOW_FRAMES)) else {}
-
-
-def _for_frames(model: ov.Model, count: int) -> ov.Model | None:
-    """Return a copy of what goes frame by frame for so many frames, None where it does not."""
-    model = model.clone()
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != 'Reshape':
-            continue
-        target = node.input_value(1).get_node()
-        if target.get_type_name() == 'Constant' and WINDOW_FRAMES in target.get_data()[:2]:
-            shape = np.array(target.get_data())
-            shape[list(shape).index(WINDOW_FRAMES)] = -1
-            node.input(1).replace_source_output(ops.constant(shape).output(0))
-    try:
-        model.reshape({port.get_any_name(): [count, *port.get_shape()[1:]]
-                       for port in model.inputs if port.get_names() & set(BY_FRAME)})
-    except RuntimeError:
-        return None
-    return model
 
 
 def _carried(model: ov.Model, early: ov.Output, late: ov.Output

@@ -16,7 +16,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from wm_ros.runtime.openvino_split import Cut, for_rows, split_at, split_shared
+from wm_ros.runtime.openvino_split import Cut, constants_folded, for_rows, split_at, split_shared
 from wm_ros.types import HORIZON_STEPS
 
 #: Steps of a plan whose dense maps are decoded at a time.
@@ -64,7 +64,7 @@ def split_rollout(model: ov.Model, single: ov.Model, small: set[str]) -> Rollout
     by_step = _by_step(alone[1])
     shared, (agents, now, _), maps = _branches(whole[1], dense[0], small, by_step)
     _, (_, _, ahead), _ = _branches(alone[1], dense[0], small, by_step)
-    few = for_rows(ahead, _names_of_rows(ahead), HORIZON_STEPS, STEPS_AT_A_TIME)
+    few = for_rows(constants_folded(ahead), _names_of_rows(ahead), HORIZON_STEPS, STEPS_AT_A_TIME)
     return Rollout(alone[0], shared, agents, now, few or ahead, states, maps, dense[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -88,9 +88,6 @@ def for_rows(model: ov.Model, names: Iterable[str], rows: int, count: int) -> ov
     None where they do not go their own way through it.
     """
     model = model.clone()
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)
     for node in model.get_ordered_ops():
         target = node.input_value(1).get_node() if node.get_type_name() == 'Reshape' else None
         if target is None or target.get_type_name() != 'Constant':
@@ -108,6 +105,15 @@ def for_rows(model: ov.Model, names: Iterable[str], rows: int, count: int) -> ov
     return model
 
 
+def constants_folded(model: ov.Model) -> ov.Model:
+    """Return a copy of a model in which what depends on no input is worked out."""
+    model = model.clone()
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    return model
+
+
 def needed(parameters: Iterable[ov.Node], results: Iterable[ov.Node]) -> list[ov.Node]:
     """Return the parameters that these results depend on."""
     reached = _ancestors(results)
@@ -116,24 +122,23 @@ def needed(parameters: Iterable[ov.Node], results: Iterable[ov.Node]) -> list[ov
 
 def _follows(nodes: Iterable[ov.Node]) -> set[str]:
     """Return the names of these nodes and of all that depend on them."""
-    seen: set[str] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node.get_name() not in seen:
-            seen.add(node.get_name())
-            waiting += [item.get_node() for port in node.outputs()
-                        for item in port.get_target_inputs()]
-    return seen
+    return _reached(nodes, lambda node: [item.get_node() for port in node.outputs()
+                                         for item in port.get_target_inputs()])
 
 
 def _ancestors(nodes: Iterable[ov.Node]) -> set[str]:
     """Return the names of these nodes and of all that they depend on."""
+    return _reached(nodes, lambda node: [port.get_source_output().get_node()
+                                         for port in node.inputs()])
+
+
+def _reached(nodes: Iterable[ov.Node], beside: Callable[[ov.Node], list[ov.Node]]) -> set[str]:
+    """Return the names of these nodes and of all that is reached from them."""
     seen: set[str] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
         if node.get_name() not in seen:
             seen.add(node.get_name())
-            waiting += [port.get_source_output().get_node() for port in node.inputs()]
+            waiting += beside(node)
     return seen
