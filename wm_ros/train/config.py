@@ -36,6 +36,7 @@ class Settings:
     steps: int = 1_000_000          # of each stage at most
     call_minutes: float = math.inf  # of this call; the next one goes on
     rate: float = 2e-3
+    optimiser: str = 'muon'         # or 'adamw', of the stages frame and window
     device: str = 'cpu'
     encode: str = 'openvino'        # what encodes streams: 'openvino', or 'torch' on the device
     start: str = ''                 # an artifact or a run to go on from, else from nothing

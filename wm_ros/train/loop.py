@@ -19,6 +19,7 @@ from wm_ros.model.quant import fold_batch_norms
 from wm_ros.model.teacher import build_model
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train.curves import draw_curves
+from wm_ros.train.optimiser import Optimiser
 from wm_ros.train.parallel import World
 
 #: From how much of the run is done, 0-1, to the losses of one step.
@@ -40,6 +41,7 @@ class Schedule:
     warmup: int = 200
     weight_decay: float = 0.01
     clip: float = 5.0
+    optimiser: str = 'adamw'        # or 'muon', for matrices and convolutions
     checkpoint_every: int = 250
 
     def progress(self, step: int, elapsed_s: float) -> float:
@@ -68,26 +70,22 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     log = log if first_of_all else (lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(groups or [{'params': trained}], lr=schedule.rate,
-                                  weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
-    scales = [group.get('scale', 1.0) for group in optimiser.param_groups]
+    optimiser = Optimiser(groups or [{'params': trained}], schedule.weight_decay, schedule.optimiser)
     step, before_s = resume(model, optimiser, folder, stage)
     started, first, sums, counted = time.monotonic(), step, {}, 0
     elapsed_s, device = before_s, trained[0].device
     while (schedule.progress(step, elapsed_s) < 1.0
            and elapsed_s - before_s < schedule.call_minutes * 60):
-        for group, scale in zip(optimiser.param_groups, scales, strict=True):
-            group['lr'] = schedule.rate_at(step, elapsed_s) * scale
         parts = losses(schedule.progress(step, elapsed_s))
         total = sum(parts.values())
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(trained, schedule.clip)
         if not torch.isfinite(norm):
             log(f'{stage} step {step}: gradient not finite, step left out')
-            optimiser.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
         else:
-            optimiser.step()
+            optimiser.step(schedule.rate_at(step, elapsed_s))
         step += 1
         counted += 1
         elapsed_s = world.agreed(before_s + time.monotonic() - started, device)
@@ -112,15 +110,10 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     return step
 
 
-def checkpoint(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, stage: str,
-               step: int, elapsed_s: float) -> None:
+def checkpoint(model: nn.Module, optimiser: Optimiser, folder: Path, stage: str, step: int,
+               elapsed_s: float) -> None:
     """Write weights and optimiser state as safetensors, atomically."""
-    state = {}
-    for group_index, group in enumerate(optimiser.param_groups):
-        for index, parameter in enumerate(group['params']):
-            for name, value in optimiser.state.get(parameter, {}).items():
-                state[f'{group_index}.{index}.{name}'] = torch.as_tensor(value).contiguous()
-    _save(folder / f'{stage}.optimiser.safetensors', state, {'step': str(step)})
+    _save(folder / f'{stage}.optimiser.safetensors', optimiser.state(), {'step': str(step)})
     save_model(model, folder / f'{stage}.safetensors',
                {'step': str(step), 'elapsed_s': f'{elapsed_s:.1f}', 'stage': stage})
 
@@ -141,22 +134,14 @@ def _save(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str]) -
     part.rename(path)
 
 
-def resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path,
+def resume(model: nn.Module, optimiser: Optimiser, folder: Path,
            stage: str) -> tuple[int, float]:
     """Load what `checkpoint` wrote, if it is there; return step and seconds to go on from."""
     path = folder / f'{stage}.safetensors'
     if not path.exists():
         return 0, 0.0
     model.load_state_dict(load_file(path))
-    state = load_file(folder / f'{stage}.optimiser.safetensors')
-    for group_index, group in enumerate(optimiser.param_groups):
-        for index, parameter in enumerate(group['params']):
-            prefix = f'{group_index}.{index}.'
-            found = {key[len(prefix):]: value.to(parameter.device)
-                     for key, value in state.items() if key.startswith(prefix)}
-            if found:
-                found['step'] = found['step'].cpu()
-                optimiser.state[parameter] = found
+    optimiser.load(load_file(folder / f'{stage}.optimiser.safetensors'))
     notes = notes_of(path)
     return int(notes['step']), float(notes['elapsed_s'])
 

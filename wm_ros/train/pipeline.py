@@ -203,7 +203,8 @@ def schedule_of(settings: Settings, stage: str) -> Schedule:
     """Return the schedule of a stage: by minutes, since machines differ."""
     minutes = {'frame': settings.frame_minutes, 'window': settings.window_minutes}[stage]
     return Schedule(steps=settings.steps, minutes=minutes, call_minutes=settings.call_minutes,
-                    rate=settings.rate if stage == 'frame' else settings.rate * 0.5)
+                    rate=settings.rate if stage == 'frame' else settings.rate * 0.5,
+                    optimiser=settings.optimiser)
 
 
 def frame_seeds(settings: Settings) -> range:

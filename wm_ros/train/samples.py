@@ -97,7 +97,7 @@ def frame_clip(seed: int, cameras: int = 3, frames: int = 6) -> dict[str, np.nda
 Encode = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def drive_clip(seed: int, frames: int = 28, windows: int = 4) -> dict[str, np.ndarray]:
+def drive_clip(seed: int, frames: int = 20, windows: int = 2) -> dict[str, np.ndarray]:
     """
     Render a drive of the surround rig at 10 Hz; windows end at the last frame and 0.4 s apart.
 
