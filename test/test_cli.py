@@ -66,15 +66,28 @@ def test_wrong_usage_is_2(capsys):
 @pytest.mark.parametrize('arguments, named', [
     (['report', 'nowhere'], 'nowhere'),
     (['replay', 'nowhere', '--out', 'x'], 'nowhere'),
-    (['demo', '--artifact', 'nothing-here'], 'nothing-here'),
+    (['demo', '--artifact', 'nothing-here'], 'nothing-here')])
+def test_a_failure_is_one_line_and_1(arguments, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert named in error and error.count('\n') == 1 and error.startswith('wm_ros ')
+
+
+@pytest.mark.parametrize('arguments, named', [
     (['sim', 'x', '--seed', '1', '--seconds', '0'], 'seconds'),
     (['sim', 'x', '--seed', '1', '--quality', '0'], 'quality'),
     (['sim', 'x', '--seed', '1', '--seconds', 'nan'], 'seconds > 0'),
     (['sim', 'x', '--seed', '1', '--width', '-5'], 'width of 0'),
-    (['sim', 'x', '--seed', '1', '--world', 'mars'], 'want one of sim, sim-hard')])
-def test_a_failure_is_one_line_and_1(arguments, named, capsys, tmp_path, monkeypatch):
+    (['sim', 'x', '--seed', '1', '--world', 'mars'], 'want one of sim, sim-hard'),
+    (['kitti', 'nowhere'], 'want OUT_BAG'),
+    (['mine', 'nowhere', '--out', 'x', '--top', '0'], '--top of at least 1'),
+    (['mine', 'nowhere', '--out', 'x', '--after', 'nan'], '--after of 0 or more'),
+    (['compare', 'a', 'b', '--expect', 'nan'], '--expect nan: want'),
+    (['compare', 'a', 'b', '--expect', 'same'], '--expect same: want')])
+def test_wrong_options_are_one_line_and_2(arguments, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 1
+    assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert named in error and error.count('\n') == 1 and error.startswith('wm_ros ')
 

@@ -102,7 +102,7 @@ def test_artifacts_are_run_over_bags(tmp_path, capsys):
     assert report['agents'][0] > report['agents'][1] > 0
     assert report['agents_matched'] == report['agents'][1]
     assert 'no truth in these bags' in capsys.readouterr().out
-    assert main(['compare', str(artifact), str(stricter)]) == 1
+    assert main(['compare', str(artifact), str(stricter)]) == 2
     assert 'want --bag BAG' in capsys.readouterr().err
 
 

@@ -97,12 +97,18 @@ def test_nothing_is_chosen_on_drives_for_training_or_for_scores(artifact, tmp_pa
 
 
 def test_wrong_arguments_are_named(artifact, capsys):
-    for wrong, message in ((['--seeds', '5:5'], 'want A:B with A < B'),
-                           (['--dataset', 'moon'], 'want sim, sim-hard'),
-                           (['--dataset', 'bag:/nowhere'], '/nowhere'),
-                           (['--artifact', '/nowhere'], '/nowhere')):
-        assert cli.main(['evaluate', '--artifact', artifact, *SHORT, *wrong]) == 1
-        assert message in capsys.readouterr().err
+    for wrong, code, message in (
+            (['--seeds', '5:5'], 2, 'want A:B with A < B'), (['--seeds', '5'], 2, 'want A:B'),
+            (['--dataset', 'moon'], 2, 'want sim, sim-hard'),
+            (['--choose', 'x', '--dataset', 'moon'], 2, 'want sim, sim-hard'),
+            (['--every', '0'], 2, '--every 0: want at least 1'),
+            (['--workers', '-1'], 2, '--workers -1: want at least 1'),
+            (['--seconds', 'nan'], 2, '--seconds nan: want more than 0'),
+            (['--dataset', 'bag:/nowhere'], 1, '/nowhere'),
+            (['--artifact', '/nowhere'], 1, '/nowhere')):
+        assert cli.main(['evaluate', '--artifact', artifact, *SHORT, *wrong]) == code
+        error = capsys.readouterr().err
+        assert message in error and error.count('\n') == 1
     assert parse_seeds('900000:900003') == [900_000, 900_001, 900_002]
 
 

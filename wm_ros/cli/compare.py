@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.usage import UsageError
 
 NOT_MET = 3
 
@@ -117,9 +119,12 @@ def _limit(expect: str | None) -> float | None:
     if expect in (None, 'identical'):
         return None
     try:
-        return float(expect)
+        limit = float(expect)
     except ValueError:
-        raise ValueError(f"--expect {expect}: want 'identical' or a number of points") from None
+        limit = math.nan
+    if not math.isfinite(limit):    # no difference is more than NaN
+        raise UsageError(f"--expect {expect}: want 'identical' or a number of points")
+    return limit
 
 
 def _pairs(sides: list[Side], arguments: argparse.Namespace,
@@ -140,7 +145,7 @@ def _pairs(sides: list[Side], arguments: argparse.Namespace,
                              f'apart: {inputs[bag.name]}, {bag}')
         inputs[bag.name] = bag
     if any(side.is_artifact for side in sides) and not inputs:
-        raise ValueError('an artifact says nothing without input: want --bag BAG')
+        raise UsageError('an artifact says nothing without input: want --bag BAG')
     made: list[dict[str, Path]] = []
     for label, side in zip('ab', sides, strict=True):
         if not side.is_artifact:

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from wm_ros.cli.main import CommandError
+    from wm_ros.cli.usage import UsageError
     from wm_ros.export.derive import derive
     from wm_ros.runtime.artifact import load_artifact
     from wm_ros.runtime.derived import form_path
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for name in ('cameras', 'plans'):
         if getattr(arguments, name) < 1:
-            raise CommandError(f'--{name}: {getattr(arguments, name)}, want at least 1')
+            raise UsageError(f'--{name}: {getattr(arguments, name)}, want at least 1')
     parent = load_artifact(arguments.artifact or share_path('models', 'world-model'))
     out = arguments.out or form_path(parent.path, arguments.form)
     made = derive(parent, arguments.form, out, {'N': arguments.cameras, 'P': arguments.plans})

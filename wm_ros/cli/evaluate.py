@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from wm_ros.evaluate.datasets import Dataset
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
     if arguments.choose is not None:
         return _choose(arguments)
     if arguments.dataset.startswith('bag:') and _without_truth(arguments.dataset[4:]):
@@ -112,6 +115,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for numbers that no data set can be scored with."""
+    for name, least in (('every', 1), ('workers', 1), ('threads', 0)):
+        if getattr(arguments, name) < least:
+            raise UsageError(f'--{name} {getattr(arguments, name)}: want at least {least}')
+    if not (math.isfinite(arguments.seconds) and arguments.seconds > 0):
+        raise UsageError(f'--seconds {arguments.seconds:g}: want more than 0')
+
+
 @dataclass(frozen=True)
 class _Model:
     """One artifact on one backend, as it is scored."""
@@ -142,11 +154,14 @@ def _model(arguments: argparse.Namespace, folder: Path | None, backend: str,
 def _open(arguments: argparse.Namespace, default_seeds: str | None = None) -> Dataset:
     from wm_ros.data.render_cache import default_folder
     from wm_ros.data.samples import unplanned
-    from wm_ros.evaluate.datasets import open_dataset
+    from wm_ros.evaluate.datasets import DatasetError, open_dataset
 
     folder = None if arguments.no_cache else arguments.cache or default_folder()
-    dataset = open_dataset(arguments.dataset, arguments.seeds or default_seeds, arguments.seconds,
-                           arguments.rig, arguments.every, folder)
+    try:
+        dataset = open_dataset(arguments.dataset, arguments.seeds or default_seeds,
+                               arguments.seconds, arguments.rig, arguments.every, folder)
+    except DatasetError as err:
+        raise UsageError(str(err)) from err
     if not arguments.no_plan:
         return dataset
     return replace(dataset, open_drive=partial(unplanned, dataset.open_drive),

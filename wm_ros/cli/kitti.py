@@ -18,6 +18,7 @@ import numpy as np
 
 from wm_ros.cli.progress import Progress
 from wm_ros.cli.replacing import replacing
+from wm_ros.cli.usage import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     from wm_ros.data.kitti_layouts import load_any as load_drive
     from wm_ros.rig import rig_to_yaml
 
+    if arguments.out is None and arguments.lidar_check is None:
+        raise UsageError('want OUT_BAG to write, or --lidar-check FORECASTS')
     drive = load_drive(arguments.drive, arguments.calibration)
     if arguments.lidar_check:
         return _lidar_check(drive, arguments)
-    if arguments.out is None:
-        raise ValueError('want OUT_BAG to write, or --lidar-check FORECASTS')
     with replacing(arguments.out, arguments.force):
         pictures = write_bag(arguments.out, drive, arguments.storage,
                              Progress('writing', 'pictures'))

@@ -15,6 +15,8 @@ import os
 import sys
 from types import ModuleType
 
+from wm_ros.cli.usage import UsageError
+
 #: Sub-commands with what they do, in the order of the help. One whose module is not there (this
 #: may be an installation without training) is not listed.
 COMMANDS = {
@@ -40,10 +42,6 @@ COMMANDS = {
 
 USAGE = 2
 FAILURE = 1
-
-
-class CommandError(RuntimeError):
-    """What ends a command with one line on stderr and exit code 1."""
 
 
 def available() -> dict[str, str]:
@@ -92,11 +90,11 @@ def _run(name: str, module: ModuleType, command: argparse.ArgumentParser,
         # The reader of stdout went away (`| head`); nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
-    except (CommandError, OSError, ValueError, RuntimeError, ModuleNotFoundError) as err:
+    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as err:
         if os.environ.get('WM_ROS_TRACEBACK'):
             raise
         print(f'wm_ros {name}: {_one_line(err)}', file=sys.stderr)
-        return FAILURE
+        return USAGE if isinstance(err, UsageError) else FAILURE
 
 
 def _one_line(err: BaseException) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.usage import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate.mining import clip_names, find, write_clips
 
-    if arguments.top < 1 or arguments.before <= 0 or arguments.after < 0:
-        raise ValueError('want --top of at least 1, --before above 0 and --after of 0 or more; '
+    # Written so that NaN fails too.
+    if not (arguments.top >= 1 and 0 < arguments.before < math.inf
+            and 0 <= arguments.after < math.inf):
+        raise UsageError('want --top of at least 1, --before above 0 and --after of 0 or more; '
                          f'got {arguments.top}, {arguments.before:g} and {arguments.after:g}')
     out = arguments.out
     if out.exists() and any(out.iterdir()):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wm_ros.cli.progress import Progress
 from wm_ros.cli.replacing import replacing
+from wm_ros.cli.usage import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         print('\n'.join(names))
         return 0
     if arguments.out is None:
-        raise ValueError('want --out: where to write')
+        raise UsageError('want --out: where to write')
     for name in names if arguments.all else [arguments.scene]:
         drive = load_scene(arguments.folder, name)
         out = arguments.out / name if arguments.all else arguments.out

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wm_ros.cli.progress import Progress
 from wm_ros.cli.replacing import replacing
+from wm_ros.cli.usage import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not (math.isfinite(arguments.seconds) and arguments.seconds > 0
             and 1 <= arguments.quality <= 100 and arguments.width >= 0):
-        raise ValueError('want seconds > 0, a quality of 1 to 100 and a width of 0 or more, got '
+        raise UsageError('want seconds > 0, a quality of 1 to 100 and a width of 0 or more, got '
                          f'{arguments.seconds}, {arguments.quality} and {arguments.width}')
     if arguments.world not in WORLDS:
-        raise ValueError(f'--world {arguments.world}: want one of {", ".join(WORLDS)}')
+        raise UsageError(f'--world {arguments.world}: want one of {", ".join(WORLDS)}')
     settings = DriveSettings(arguments.seed, arguments.seconds, arguments.rig, arguments.world,
                              arguments.quality, width=arguments.width)
     start = time.monotonic()

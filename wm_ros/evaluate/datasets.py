@@ -11,6 +11,10 @@ from wm_ros.data.samples import Drive
 from wm_ros.evaluate.protocol import EVERY
 
 
+class DatasetError(ValueError):
+    """A name or seeds that stand for no drives: what was asked for and what can be."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """
@@ -34,7 +38,8 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
     Return the data set of a name: a simulated world, `kitti:DIR`, `nuscenes:DIR` or `bag:BAG`.
 
     `seeds` ('A:B', B left out), `seconds` and `rig` are of simulated drives, which by default are
-    those of `bench-v1`; `cache` is the folder where they are kept rendered (None: nowhere).
+    those of `bench-v1`; `cache` is the folder where they are kept rendered (None: nowhere). Raises
+    DatasetError for a name or seeds that cannot be.
     """
     kind, _, place = name.partition(':')
     if kind == 'kitti' and place:
@@ -50,7 +55,7 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
         return Dataset(name, BagDrive, [place])
     from wm_ros.sim.worlds import WORLDS
     if kind not in WORLDS or place:
-        raise ValueError(f'--dataset {name}: want {", ".join(WORLDS)}, kitti:DIR, '
+        raise DatasetError(f'--dataset {name}: want {", ".join(WORLDS)}, kitti:DIR, '
                          'nuscenes:DIR or bag:BAG')
     from wm_ros.data.render_cache import RenderedDrives
     from wm_ros.evaluate import benchmark
@@ -66,8 +71,8 @@ def open_dataset(name: str, seeds: str | None = None, seconds: float = 10.0,
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the seeds A .. B-1 of 'A:B'; raise ValueError for anything else."""
+    """Return the seeds A .. B-1 of 'A:B'; raise DatasetError for anything else."""
     first, _, end = text.partition(':')
     if not first.isdecimal() or not end.isdecimal() or int(end) <= int(first):
-        raise ValueError(f'--seeds {text}: want A:B with A < B, such as 900000:900200')
+        raise DatasetError(f'--seeds {text}: want A:B with A < B, such as 900000:900200')
     return list(range(int(first), int(end)))
