@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from truths import make_agent, make_forecast, make_truth
 
+from wm_ros.data.two_plans import INFLUENCED_M
 from wm_ros.evaluate import reaction
 from wm_ros.evaluate.agents import Detections
 
@@ -81,7 +82,7 @@ def test_a_drive_is_told_twice_where_somebody_is_influenced():
     assert stops < goes - 2
     np.testing.assert_array_equal(both.truths[0].poses, both.truths[1].poses)
     apart = np.linalg.norm(both.apart_m(), axis=1)
-    assert apart.max() > reaction.INFLUENCED_M and np.median(apart) < reaction.UNTOUCHED_M
+    assert apart.max() > INFLUENCED_M and np.median(apart) < reaction.UNTOUCHED_M
 
 
 @pytest.mark.parametrize('arguments, code, said', [

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from wm_ros.data.two_plans import INFLUENCED_M, influenced_drive
 from wm_ros.train import samples
 from wm_ros.train.targets import window_sample
 from wm_ros.types import FEATURE_GRID
@@ -62,5 +63,14 @@ def test_every_fourth_drive_is_one_in_which_somebody_reacts_to_the_ego_vehicle()
     goes, stops = drive['agents_0'], drive['agents_1']
     near = (goes[:, 28] > 0) & (np.hypot(goes[:, 0], goes[:, 1]) < samples.NEAR_M)
     apart_m = np.hypot(*(goes[:, 20:22] - stops[:, 20:22]).T)
-    assert apart_m[near].max() > samples.INFLUENCED_M
+    assert apart_m[near].max() > INFLUENCED_M
     assert apart_m[near].min() < 0.1, 'and others do not'
+
+
+def test_a_drive_matters_as_far_as_one_looks_and_where_the_ego_is_fast_enough():
+    traffic = samples.traffic_seed(7, 16, 'sim')
+    goes, brakes = influenced_drive(traffic, 'sim', 16, samples.WHAT_IF_MPS, samples.NEAR_M)
+    np.testing.assert_array_equal(goes.base_at(goes.time_s(15)), brakes.base_at(goes.time_s(15)))
+    speed = goes.ego(15).speed_mps
+    assert influenced_drive(traffic, 'sim', 16, speed + 0.1, samples.NEAR_M) is None
+    assert influenced_drive(traffic, 'sim', 16, samples.WHAT_IF_MPS, 1.0) is None

@@ -21,18 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from wm_ros.data.simulator import SimulatedDrive
+from wm_ros.data.two_plans import INFLUENCED_M, RATE_HZ, influenced_drive
 from wm_ros.evaluate import bootstrap
 from wm_ros.evaluate.agents import Detections, match
 from wm_ros.evaluate.datasets import parse_seeds
 from wm_ros.evaluate.metrics import ratio
 from wm_ros.evaluate.predictors import PredictorSource, open_model_file
 from wm_ros.share import share_path
-from wm_ros.sim.drive import simulate
 from wm_ros.sim.worlds import WORLDS
 from wm_ros.types import WINDOW_FRAMES, EgoPlan, Truth
 
-#: Whose truths end at least so far apart is influenced; the benchmark's threshold of a miss is 2 m.
-INFLUENCED_M = 2.0
 #: Whose truths end at most so far apart is not.
 UNTOUCHED_M = 0.1
 RANGE_M = 35.0
@@ -69,16 +67,13 @@ class Reaction:
 
 def tell_twice(seed: int, world: str, frames: int = WINDOW_FRAMES) -> TwoTruths | None:
     """Simulate a drive under both plans; None where nobody near is influenced."""
-    newest, seconds = frames - 1, frames / 10
-    goes = simulate(seed, seconds, world)
-    if goes.ego(newest).speed_mps < EGO_MPS:
+    told = influenced_drive(seed, world, frames, EGO_MPS, RANGE_M)
+    if told is None:
         return None
-    stops = simulate(seed, seconds, world, ego_stops_s=newest / 10 + 0.05)
-    drive = SimulatedDrive(seed, seconds, world)
-    both = TwoTruths(drive, (goes.ego_plan(newest), stops.ego_plan(newest)),
-                     (goes.truth(newest, drive.rig), stops.truth(newest, drive.rig)))
-    near = np.linalg.norm(both.truths[0].poses[:, :2], axis=1) < RANGE_M
-    return both if np.any(near & (np.linalg.norm(both.apart_m(), axis=1) > INFLUENCED_M)) else None
+    newest, drive = frames - 1, SimulatedDrive(seed, frames / RATE_HZ, world)
+    plans, truths = zip(*((one.ego_plan(newest), one.truth(newest, drive.rig)) for one in told),
+                        strict=True)
+    return TwoTruths(drive, plans, truths)
 
 
 def reactions(both: TwoTruths, source: PredictorSource) -> Iterator[Reaction]:

@@ -16,10 +16,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from wm_ros.data.two_plans import influenced_drive, stop_s
 from wm_ros.geometry import camera_pose
 from wm_ros.image import model_camera
 from wm_ros.lift import lift_tables
-from wm_ros.sim.drive import FUTURE_S, Drive, simulate
+from wm_ros.sim.drive import Drive, simulate
 from wm_ros.sim.render import Renderer
 from wm_ros.sim.rigs import random_rig
 from wm_ros.sim.rigs import rig as named_rig
@@ -34,8 +35,8 @@ WHAT_IF_MPS = 2.0
 #: One drive in so many is one in which somebody then does another thing: left to chance it is one
 #: in twenty, too few to learn from. It is looked for in the traffic of so many seeds.
 FOLLOWED_EVERY, LOOKED_AT = 4, 40
-#: Who ends so far apart under the two plans does another thing, if it is so near.
-INFLUENCED_M, NEAR_M = 2.0, 30.0
+#: Who does another thing counts if it is so near.
+NEAR_M = 30.0
 
 
 def jittered_rig(rng: np.random.Generator, base: CameraRig, keep: int) -> CameraRig:
@@ -154,25 +155,11 @@ def traffic_seed(seed: int, frames: int, world: str) -> int:
     """
     if not followed(seed):
         return seed
-    end = frames - 1
     for look in range(LOOKED_AT):
         other = (seed + 9973 * look) % TRAIN_END
-        drive = simulate(other, frames / 10.0, world, rate_hz=10.0)
-        if drive.n < frames or drive.ego(end).speed_mps < WHAT_IF_MPS:
-            continue
-        brakes = simulate(other, frames / 10.0, world, rate_hz=10.0, ego_stops_s=stop_s(end))
-        now_s, rows = drive.time_s(end), drive.near(end)
-        far_m = np.hypot(*(drive.poses_at(now_s)[rows] - drive.base_at(now_s))[:, :2].T)
-        apart_m = np.hypot(*(drive.poses_at(now_s + FUTURE_S)[rows]
-                             - brakes.poses_at(now_s + FUTURE_S)[rows])[:, :2].T)
-        if np.any((apart_m > INFLUENCED_M) & (far_m < NEAR_M)):
+        if influenced_drive(other, world, frames, WHAT_IF_MPS, NEAR_M) is not None:
             return other
     return seed
-
-
-def stop_s(end: int) -> float:
-    """Return when in a drive the ego vehicle begins to brake, so that frame `end` is as it was."""
-    return end / 10.0 + 0.05
 
 
 def what_if(traffic: int, rig: CameraRig, world: str,
