@@ -12,6 +12,7 @@ from wm_ros.data.bag import TRUTH_TOPIC, BagError, BagReader, BagWriter, DiskErr
 from wm_ros.data.bag_drive import BagDrive
 from wm_ros.data.bag_files import is_bag
 from wm_ros.data.bag_topics import Mapping, MappingError, guess_cameras, load_mapping, overlaid
+from wm_ros.data.mcap_stream import zstd
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.messages import agents_message
 
@@ -99,6 +100,48 @@ def test_a_recorder_that_was_killed_leaves_a_bag_without_metadata(bags, tmp_path
     got, problems = messages(tmp_path / 'bag')
     assert got == messages(bags['mcap', False])[0]
     assert problems == ['no metadata.yaml: the recording was not ended']
+
+
+def test_whichever_byte_is_wrong_an_mcap_file_ends_in_words(tmp_path):
+    """One byte at a time, above all where the records of topics and the summary lie."""
+    whole = write_recording(tmp_path / 'bag', recording(2, width=32, height=18))
+    good, draw = next(whole.glob('*.mcap')).read_bytes(), np.random.default_rng(0)
+    file, read = tmp_path / 'a.mcap', 0
+    # Lengths of names and lists, in a chunk's first channel and in the summary.
+    places = [good.index(b'/tf_static') - 4, good.rindex(b'/tf_static') - 4,
+              good.rindex(b'offered_qos') - 3, *draw.integers(8, 600, 40),
+              *(len(good) - draw.integers(1, 900, 80))]
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= 0x5A
+        file.write_bytes(bad)
+        try:
+            read += len(messages(file)[0]) > 0
+        except BagError:
+            continue
+    assert read > len(places) / 2
+
+
+@pytest.mark.parametrize('name', ['run#1', 'what?', '50%20'])
+def test_a_sqlite_bag_may_lie_anywhere(bags, tmp_path, name):
+    shutil.copytree(bags['sqlite3', False], tmp_path / name)
+    assert messages(tmp_path / name) == messages(bags['sqlite3', False])
+    with pytest.raises(BagError, match="sqlite3 bag cannot be written to a path with '\\?'"):
+        BagWriter(tmp_path / 'new' / name, 'sqlite3')
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
+def test_a_packed_file_that_is_cut_short_or_no_such_file_is_read_as_far_as_it_goes(bags, tmp_path):
+    good = next(bags['mcap', False].glob('*.mcap')).read_bytes()
+    packed = zstd.compress(good)
+    (tmp_path / 'a.mcap.zstd').write_bytes(packed[:len(packed) // 2])
+    got, problems = messages(tmp_path / 'a.mcap.zstd')
+    all_of_it, _ = messages(bags['mcap', False])
+    assert 0 < len(got) < len(all_of_it) and got == all_of_it[:len(got)]
+    assert problems[0].startswith('a.mcap.zstd: ')
+    (tmp_path / 'b.mcap.zstd').write_bytes(b'no such thing')
+    with pytest.raises(BagError, match='b.mcap.zstd: .*'):
+        BagReader(tmp_path / 'b.mcap.zstd')
 
 
 @pytest.mark.parametrize('name', ['a.mcap', 'a.db3'])

@@ -143,8 +143,11 @@ class BagFiles:
         if file.name.endswith(_PACKED):
             folder = self._stack.enter_context(TemporaryDirectory())
             whole = Path(folder, file.name.removesuffix(_PACKED))
-            with zstd.open(file, 'rb') as packed, whole.open('wb') as out:
-                shutil.copyfileobj(packed, out)
+            try:
+                with zstd.open(file, 'rb') as packed, whole.open('wb') as out:
+                    shutil.copyfileobj(packed, out)
+            except (zstd.ZstdError, EOFError) as err:   # what came before it is there
+                self._problems.append(f'{file.name}: {err}')
         else:
             whole = file
         try:
@@ -154,6 +157,10 @@ class BagFiles:
             return
         self._stack.callback(part.close)
         self._parts.append(part)
+
+    def _complain(self, text: str) -> None:
+        if text not in self._problems:
+            self._problems.append(text)
 
     @property
     def channels(self) -> list[Channel]:
@@ -196,5 +203,10 @@ class BagFiles:
                         if channel.topic in wanted and channel.type_name == kinds[channel.topic]}
             for number, time_ns, data in part.messages(set(channels), start_ns, stop_ns):
                 if self._message_packed:
-                    data = zstd.decompress(data)
+                    try:
+                        data = zstd.decompress(data)
+                    except zstd.ZstdError as err:
+                        self._complain(f'{channels[number].topic}: messages that cannot be '
+                                       f'unpacked are left out: {err}')
+                        continue
                 yield channels[number].topic, channels[number].type_name, time_ns, data

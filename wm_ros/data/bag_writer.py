@@ -56,6 +56,10 @@ class BagWriter:
         if storage not in STORAGE:
             raise BagError(f'{path}: storage {storage!r}; want one of {", ".join(STORAGE)}')
         self.path = Path(path)
+        if storage == 'sqlite3' and set(str(path)) & set('?#%'):
+            # rosbags hands the path to SQLite as a URI: it would write to another file.
+            raise BagError(f"{path}: a sqlite3 bag cannot be written to a path with '?', '#' or "
+                           "'%'; want another path, or mcap")
         self._store = typestore()
         self._connections: dict[tuple[str, str], Any] = {}
         try:

@@ -111,12 +111,25 @@ class McapFile(Contents):
         begin, = struct.unpack_from('<Q', footer, _HEAD.size)
         if not self._data_start <= begin < self.size - tail:
             return False
+        try:
+            counts = self._read_records(begin, self.size - tail)
+        except struct.error:    # a record that is shorter than what it should hold
+            counts = None
+        if counts is None or not self.channels:
+            return self._forget()
+        for number, channel in self.channels.items():
+            channel.count = counts.get(number, 0)
+        self._loose = not self._chunks.offsets
+        return True
+
+    def _read_records(self, begin: int, end: int) -> dict[int, int] | None:
+        """Take the summary's records; return messages by channel, None where they are not told."""
         counts: dict[int, int] | None = None
         self._file.seek(begin)
-        while self._file.tell() < self.size - tail:
+        while self._file.tell() < end:
             record = self._record()
             if record is None:
-                return self._forget()
+                return None
             code, data = record
             if code == STATISTICS:
                 total, = struct.unpack_from('<Q', data)
@@ -131,12 +144,7 @@ class McapFile(Contents):
                     number for number, _ in struct.iter_unpack('<HQ', data[36:36 + size])))
             else:
                 self._learn(code, data)
-        if counts is None or not self.channels:
-            return self._forget()
-        for number, channel in self.channels.items():
-            channel.count = counts.get(number, 0)
-        self._loose = not self._chunks.offsets
-        return True
+        return counts
 
     def _forget(self) -> bool:
         self.channels, self._schemas, self._chunks = {}, {}, _Chunks()
@@ -178,7 +186,7 @@ class McapFile(Contents):
                     number, _, time_ns, _ = _MESSAGE_HEAD.unpack(content)
                     self._count(number, time_ns)
             elif code in (SCHEMA, CHANNEL) and end <= self.size:
-                self._learn(code, self._file_at(at + _HEAD.size, length))
+                self._learn_what_is_whole(code, self._file_at(at + _HEAD.size, length))
             if end > self.size or code == DATA_END:
                 break
             at = end
@@ -227,6 +235,13 @@ class McapFile(Contents):
                     number, topic, name, encoding, definition,
                     notes.get('offered_qos_profiles', ''))
 
+    def _learn_what_is_whole(self, code: int, data: bytes) -> None:
+        """Take a schema or a channel; one that is broken is left out and named."""
+        try:
+            self._learn(code, data)
+        except struct.error as err:
+            self._complain(f'the record of a topic or of its type is broken: {err}')
+
     # --- messages -------------------------------------------------------------------------------
 
     def messages(self, numbers: set[int], start_ns: int | None = None,
@@ -269,13 +284,13 @@ class McapFile(Contents):
                 return
             here, at = at, self._file.tell()
             code, data = record
-            if code == MESSAGE:
+            if code == MESSAGE and len(data) >= _MESSAGE_HEAD.size:
                 number, _, time_ns, _ = _MESSAGE_HEAD.unpack_from(data)
                 yield number, time_ns, data[_MESSAGE_HEAD.size:]
             elif code == CHUNK:
                 yield from self._open_chunk(here)
             else:
-                self._learn(code, data)
+                self._learn_what_is_whole(code, data)
 
     def _open_chunk(self, offset: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield (channel, time, data) of a chunk in its order; of a broken one what can be had."""
@@ -308,7 +323,7 @@ class McapFile(Contents):
                 number, _, time_ns, _ = _MESSAGE_HEAD.unpack_from(raw, begin)
                 yield number, time_ns, bytes(view[begin + _MESSAGE_HEAD.size:end])
             elif code in (SCHEMA, CHANNEL):
-                self._learn(code, raw[begin:end])
+                self._learn_what_is_whole(code, raw[begin:end])
             at = end
 
     def _complain(self, text: str) -> None:

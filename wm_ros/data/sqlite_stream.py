@@ -34,7 +34,11 @@ class SqliteFile(Contents):
         # write-ahead log beside it holds messages of its own.
         log = path.with_name(path.name + '-wal')
         mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
-        self._base = sqlite3.connect(f'file:{path}?{mode}', uri=True, check_same_thread=False)
+        try:    # '?', '#' and '%' of a path say something else in a URI
+            self._base = sqlite3.connect(f'{path.absolute().as_uri()}?{mode}', uri=True,
+                                         check_same_thread=False)
+        except sqlite3.Error as err:
+            raise StorageError(f'not a rosbag2 database: {err}') from err
         if self._cut:   # else it opens no file that is shorter than it should be
             self._base.execute('PRAGMA writable_schema = ON')
         try:
