@@ -9,7 +9,7 @@ import pytest
 
 from wm_ros.data import render_cache
 from wm_ros.data.render_cache import CacheError, RenderedDrives, bare_code
-from wm_ros.data.rendered import RenderedDrive, RenderedFileError
+from wm_ros.data.rendered import _ROWS, RenderedDrive, RenderedFileError
 from wm_ros.data.simulator import SimulatedDrive
 from wm_ros.types import Frame
 
@@ -101,6 +101,24 @@ def test_a_flipped_byte_is_noticed_and_the_drive_rendered_again(drives, place, r
         assert drives(SEED).to_bytes() == path.read_bytes() == good
         assert rendered_again == [1]
         assert 'rendering anew' in capsys.readouterr().err
+
+
+def test_whichever_byte_is_wrong_a_file_is_refused_or_says_the_same(tmp_path):
+    """Of packed arrays as of pictures: a wrong bit can end in the unpacker, before any sum."""
+    numbers = np.random.default_rng(0).integers(0, 9, 40)
+    names = ('stamps_ns', 'ego', 'ends', 'scored', 'plans', 'agents', 'road', 'observed',
+             'pictures', *_ROWS)
+    good = RenderedDrive({'name': 'x', 'key': 'k'}, dict.fromkeys(names, numbers)).to_bytes()
+    path, refused = tmp_path / 'drive', 0
+    for place in range(0, len(good), 23):
+        bad = bytearray(good)
+        bad[place] ^= 0x10
+        path.write_bytes(bad)
+        try:
+            assert RenderedDrive.load(path, 'k').to_bytes() == good
+        except RenderedFileError:
+            refused += 1
+    assert refused > len(good) / 23 / 2
 
 
 def test_a_truncated_file_and_another_drives_are_rendered_again(drives, rendered_again):

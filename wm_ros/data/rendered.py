@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,8 @@ class RenderedDrive:
                             io.BytesIO(archive.read(entry)), allow_pickle=False)
             missing = {'stamps_ns', 'ego', 'ends', 'scored', 'plans', 'agents', 'road', 'observed',
                        _PICTURES, *_ROWS} - set(arrays)
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError) as err:
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError,
+                NotImplementedError) as err:
             raise RenderedFileError(f'{path}: {err}') from err
         if missing:
             raise RenderedFileError(f'{path}: no {", ".join(sorted(missing))}')
