@@ -74,6 +74,37 @@ def drive(folder):
     return load_drive(folder)
 
 
+@pytest.mark.parametrize('size, said, scale', [
+    ((612, 185), 'S_rect_02: 1.224e+03 3.70e+02', 0.5),     # 2011_09_28, halved
+    ((1224, 370), 'S_rect_02: 1.224e+03 3.70e+02', 1.0),
+    ((1224, 370), '', 1.0),                                 # as recorded; nobody says so
+    ((621, 188), '', 0.5)])
+def test_the_size_that_a_calibration_is_for_is_the_days_own(tmp_path, size, said, scale):
+    folder = write_drive(tmp_path / 'drive', frames=1, size=size)
+    (folder / 'calib_cam_to_cam.txt').write_text(f'{CAM_TO_CAM}{said}\n')
+    k = load_drive(folder).rig['front'].k
+    assert (k[0, 0], k[0, 2]) == pytest.approx((720 * scale, (609 + 0.5) * scale - 0.5))
+
+
+def test_of_several_days_the_calibration_is_the_drives_own(tmp_path):
+    folder = write_drive(tmp_path / '2011_09_28_drive_0001', frames=1)
+    beside = tmp_path / 'kitti_labels_calib'
+    for day, focal in (('2011_09_26', 720), ('2011_09_28', 700)):
+        (beside / f'raw_calib_{day}').mkdir(parents=True)
+        for name in ('calib_velo_to_cam.txt', 'calib_imu_to_velo.txt'):
+            (beside / f'raw_calib_{day}' / name).write_bytes((folder / name).read_bytes())
+        (beside / f'raw_calib_{day}' / 'calib_cam_to_cam.txt').write_text(
+            CAM_TO_CAM.replace('720', str(focal)))
+    for path in folder.glob('calib_*.txt'):
+        path.unlink()
+    assert load_drive(folder).rig['front'].k[0, 0] == pytest.approx(700 / 3)
+    other = folder.rename(tmp_path / 'drive_0001')
+    with pytest.raises(KittiError, match='several days beside it, raw_calib_2011_09_26, raw_cal'):
+        load_drive(other)
+    assert load_drive(other, beside / 'raw_calib_2011_09_26').rig['front'].k[0, 0] == (
+        pytest.approx(720 / 3))
+
+
 def test_the_camera_is_scaled_with_the_pictures(drive):
     camera = drive.rig['front']
     assert (camera.width, camera.height) == (WIDTH, HEIGHT)

@@ -5,7 +5,8 @@ The folder holds `image_02/%06d.png` (any size), `ego_local.csv` (pose of the GP
 local metric frame, x east, y north) and `tracks.csv` (boxes in the Velodyne frame with their place
 in that frame); where there is a lidar, `lidar/%06d.npz` (`xyz_5cm`, int16 (3, N), metres times 20,
 Velodyne frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
-`calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>`.
+`calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>` (of
+several days that which the folder's name begins with).
 The layouts in which KITTI itself comes are read by `wm_ros.data.kitti_layouts`.
 
 `base_link` here has the axes of the Velodyne and lies on the road, 1.73 m below it, as far ahead as
@@ -41,8 +42,9 @@ VELODYNE_HEIGHT_M = 1.73
 CLASS_OF_TYPE = {'Car': 'car', 'Van': 'van', 'Truck': 'truck', 'Tram': 'bus', 'Cyclist': 'bicycle',
                  'Pedestrian': 'pedestrian', 'Person_sitting': 'pedestrian', 'Person': 'pedestrian'}
 CALIBRATION_FILES = ('calib_cam_to_cam.txt', 'calib_velo_to_cam.txt', 'calib_imu_to_velo.txt')
-#: The calibrated size of the rectified pictures.
-FULL_SIZE = (1242, 375)
+#: The sizes of rectified pictures; each recording day of KITTI has one. What a calibration does not
+#: say (that of the tracking data) is told by the pictures, where they are as they were recorded.
+FULL_SIZES = ((1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376))
 
 
 class KittiError(ValueError):
@@ -132,7 +134,12 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def _calibration(folder: Path, given: Path | str | None) -> dict[str, dict[str, np.ndarray]]:
     """Read the three calibration files from the first place that has them."""
     beside = sorted((folder.resolve().parent / 'kitti_labels_calib').glob('raw_calib_*'))
-    places = [Path(given)] if given else [folder, *beside]
+    day = [place for place in beside if folder.name.startswith(place.name.removeprefix('raw_calib_'))]
+    if len(beside) > 1 and not day and not given and not (folder / CALIBRATION_FILES[0]).is_file():
+        raise KittiError(f'{folder}: calibrations of several days beside it, '
+                         f'{", ".join(place.name for place in beside)}; want the folder of one: '
+                         '--calibration DIR')
+    places = [Path(given)] if given else [folder, *(day or beside)]
     for place in places:
         if all((place / name).is_file() for name in CALIBRATION_FILES):
             return {name: _calibration_file(place / name) for name in CALIBRATION_FILES}
@@ -174,7 +181,10 @@ def _camera(calibrated: dict[str, dict[str, np.ndarray]], picture: Path) -> Came
     camera_0_from_velo = _rigid(calibrated['calib_velo_to_cam.txt'], 'R', 'T')
     velo_from_camera = invert(camera_from_rectified @ rectified_from_camera_0
                               @ camera_0_from_velo)
-    for axis, (size, full) in enumerate(zip((width, height), FULL_SIZE, strict=True)):
+    full_size = calibrated['calib_cam_to_cam.txt'].get('S_rect_02')
+    if full_size is None:
+        full_size = (width, height) if (width, height) in FULL_SIZES else FULL_SIZES[0]
+    for axis, (size, full) in enumerate(zip((width, height), full_size, strict=True)):
         scale = size / full
         k[axis] *= scale
         k[axis, 2] += 0.5 * scale - 0.5  # pixel centres at integers, in both sizes
