@@ -5,8 +5,8 @@ The folder holds `image_02/%06d.png` (any size), `ego_local.csv` (pose of the GP
 local metric frame, x east, y north) and `tracks.csv` (boxes in the Velodyne frame with their place
 in that frame); where there is a lidar, `lidar/%06d.npz` (`xyz_5cm`, int16 (3, N), metres times 20,
 Velodyne frame). The calibration of the day (`calib_cam_to_cam.txt`, `calib_velo_to_cam.txt`,
-`calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>` (of
-several days that which the folder's name begins with).
+`calib_imu_to_velo.txt`) lies in the folder itself, or in `../kitti_labels_calib/raw_calib_<day>`;
+of several days it is the one that the folder's name begins with.
 The layouts in which KITTI itself comes are read by `wm_ros.data.kitti_layouts`.
 
 `base_link` here has the axes of the Velodyne and lies on the road, 1.73 m below it, as far ahead as
@@ -134,7 +134,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def _calibration(folder: Path, given: Path | str | None) -> dict[str, dict[str, np.ndarray]]:
     """Read the three calibration files from the first place that has them."""
     beside = sorted((folder.resolve().parent / 'kitti_labels_calib').glob('raw_calib_*'))
-    day = [place for place in beside if folder.name.startswith(place.name.removeprefix('raw_calib_'))]
+    day = [place for place in beside
+           if folder.resolve().name.startswith(place.name.removeprefix('raw_calib_'))]
     if len(beside) > 1 and not day and not given and not (folder / CALIBRATION_FILES[0]).is_file():
         raise KittiError(f'{folder}: calibrations of several days beside it, '
                          f'{", ".join(place.name for place in beside)}; want the folder of one: '
