@@ -9,10 +9,13 @@ node and the replay therefore write the same bytes, and nothing in this file imp
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from wm_ros.agent_rows import BEFORE_POSE, agent_rows
+from wm_ros.cdr import CdrWriter
 from wm_ros.geometry import (
     quaternion_from_yaw,
     se2,
@@ -25,7 +28,6 @@ from wm_ros.types import (
     OUTPUT_GRID,
     TIME_STEP_S,
     WINDOW_FRAMES,
-    AgentForecast,
     EgoPlan,
     EgoState,
     Forecast,
@@ -49,6 +51,8 @@ TYPE_NAMES = {name.rsplit('/', 1)[1]: name for name in (
 UNOBSERVED = 255
 #: round(254 * 0.5)
 OCCUPIED_FROM = 127
+#: Percent by one more than the code of a probability.
+_PERCENT = np.rint(np.arange(-1, 255).clip(0).astype(np.float32) * (100 / 254)).astype(np.int8)
 #: Scale of the flow message's integers: 127 of them are 15.9 m in half a second, 114 km/h.
 FLOW_METRES_PER_UNIT = 0.125
 
@@ -60,12 +64,15 @@ class MessageTypes:
     `find` returns the class of a full name such as 'std_msgs/msg/Header'; `sequence` turns a
     contiguous one-dimensional array into what the library wants in an unbounded sequence field:
     `array.array` for rclpy, the array itself for `rosbags`. Fixed-size arrays are NumPy in both.
+    `serialise` returns a message as CDR.
     """
 
-    def __init__(self, find: Callable[[str], type], sequence: Callable[[np.ndarray], Any]) -> None:
+    def __init__(self, find: Callable[[str], type], sequence: Callable[[np.ndarray], Any],
+                 serialise: Callable[[Any], bytes | memoryview]) -> None:
         for short, name in TYPE_NAMES.items():
             setattr(self, short, find(name))
         self.sequence = sequence
+        self.serialise = serialise
 
     def time(self, stamp_ns: int) -> Any:
         """Return a builtin_interfaces/Time of integer nanoseconds."""
@@ -147,6 +154,14 @@ class FrameOfReference:
         """Return vectors (..., 2) turned into this frame's axes."""
         return vectors @ self.rotation.T if self.moved else vectors
 
+    def pose_covariances(self, matrices: np.ndarray) -> np.ndarray:
+        """Return covariances (..., 3, 3) of x, y, yaw in this frame's axes."""
+        if not self.moved:
+            return matrices
+        turn = np.eye(3)
+        turn[:2, :2] = self.rotation
+        return turn @ matrices @ turn.T
+
     def covariances(self, matrices: np.ndarray) -> np.ndarray:
         """Return covariances (..., 2, 2) in this frame's axes."""
         return self.rotation @ matrices @ self.rotation.T if self.moved else matrices
@@ -190,41 +205,30 @@ def forecast_info(types: MessageTypes, forecast: Forecast, frame: FrameOfReferen
         precision=[f'{stage}={form}' for stage, form in sorted(forecast.precision.items())])
 
 
-def agent_message(types: MessageTypes, agent: AgentForecast, frame: FrameOfReference) -> Any:
-    """Return a wm_ros/AgentForecast with its modes, the most probable first."""
-    best = int(np.argmax(agent.class_probabilities))
-    pose_covariance = np.zeros((6, 6))
-    rows = np.array([0, 1, 5])
-    turned = np.array(agent.pose_covariance, dtype=np.float64)
-    if frame.moved:
-        turn = np.eye(3)
-        turn[:2, :2] = frame.rotation
-        turned = turn @ turned @ turn.T
-    pose_covariance[np.ix_(rows, rows)] = turned
-    twist_covariance = np.zeros((6, 6))
-    twist_covariance[:2, :2] = frame.covariances(np.asarray(agent.twist_covariance, np.float64))
-    waypoints = np.ascontiguousarray(frame.points(agent.trajectories_m), dtype=np.float32)
-    matrices = frame.covariances(agent.covariances_m2)
-    spreads = np.stack([matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]], axis=-1)
-    spreads = np.ascontiguousarray(spreads, dtype=np.float32)
-    velocity = frame.vectors(agent.velocity_mps)
-    order = np.argsort(-agent.mode_probabilities, kind='stable')
-    zero = types.vector(0.0, 0.0)
+def agent_message(types: MessageTypes, row: np.void) -> Any:
+    """Return a wm_ros/AgentForecast of one of `agent_rows`."""
     return types.AgentForecast(
-        uuid=np.frombuffer(agent.track_id, np.uint8).copy(), classification=best + 1,
-        class_probability=float(agent.class_probabilities[best]),
-        class_probabilities=np.ascontiguousarray(agent.class_probabilities, dtype=np.float32),
-        existence_probability=float(agent.score),
+        uuid=row['uuid'].copy(), classification=int(row['classification']),
+        class_probability=float(row['class_probability']),
+        class_probabilities=row['class_probabilities'].copy(),
+        existence_probability=float(row['existence_probability']),
         pose=types.PoseWithCovariance(
-            pose=types.pose(*frame.pose(agent.pose)), covariance=pose_covariance.reshape(-1)),
+            pose=types.Pose(position=types.Point(**_axes('xyz', row['position'])),
+                            orientation=types.Quaternion(**_axes('xyzw', row['orientation']))),
+            covariance=row['pose_covariance'].reshape(-1)),
         twist=types.TwistWithCovariance(
-            twist=types.Twist(linear=types.vector(*velocity), angular=zero),
-            covariance=twist_covariance.reshape(-1)),
-        size=types.vector(*agent.size_m),
+            twist=types.Twist(linear=types.vector(*row['linear']),
+                              angular=types.vector(*row['angular'])),
+            covariance=row['twist_covariance'].reshape(-1)),
+        size=types.vector(*row['size']),
         modes=[types.TrajectoryMode(
-            probability=float(agent.mode_probabilities[k]),
-            waypoints=types.sequence(waypoints[k].reshape(-1)),
-            covariances=types.sequence(spreads[k].reshape(-1))) for k in order])
+            probability=float(mode['probability']),
+            waypoints=types.sequence(mode['waypoints'].reshape(-1)),
+            covariances=types.sequence(mode['covariances'].reshape(-1))) for mode in row['modes']])
+
+
+def _axes(names: str, values: np.ndarray) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 def agents_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
@@ -234,7 +238,25 @@ def agents_message(types: MessageTypes, forecast: Forecast, frame: FrameOfRefere
         header=types.header(forecast.stamp_ns, frame.frame_id),
         info=forecast_info(types, forecast, frame, odom_frame),
         time_step_s=TIME_STEP_S, steps=HORIZON_STEPS,
-        agents=[agent_message(types, agent, frame) for agent in forecast.agents])
+        agents=[agent_message(types, row) for row in agent_rows(forecast.agents, frame)])
+
+
+def agents_cdr(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
+               odom_frame: str = 'odom') -> bytes:
+    """
+    Return `agents_message` serialised: what node and replay send.
+
+    The library writes the message without agents, and their rows follow as they lie: objects of
+    every agent and mode take it ten times as long.
+    """
+    nobody = agents_message(types, replace(forecast, agents=()), frame, odom_frame)
+    out = CdrWriter(types.serialise(nobody))
+    rows = agent_rows(forecast.agents, frame)
+    out.reopen(len(rows))
+    for row in rows.view((np.void, rows.itemsize)).tolist():
+        out.put(row[:BEFORE_POSE], 4)
+        out.put(row[BEFORE_POSE:], 8)
+    return out.bytes()
 
 
 def map_meta_data(types: MessageTypes, frame: FrameOfReference) -> Any:
@@ -268,15 +290,24 @@ def occupancy_message(types: MessageTypes, forecast: Forecast, frame: FrameOfRef
 def flow_message(types: MessageTypes, forecast: Forecast, frame: FrameOfReference = BASE_LINK,
                  odom_frame: str = 'odom') -> Any:
     """Return the wm_ros/OccupancyFlow of a forecast; flow beyond 15.9 m a step is clipped."""
-    vectors = frame.vectors(np.moveaxis(forecast.flow, 1, -1))   # (T, 2, Y, X) -> (T, Y, X, 2)
-    units = np.clip(np.rint(vectors / FLOW_METRES_PER_UNIT), -127, 127).astype(np.int8)
+    units = _flow_units(forecast.flow, frame)
     return types.OccupancyFlow(
         header=types.header(forecast.stamp_ns, frame.frame_id),
         info=forecast_info(types, forecast, frame, odom_frame), grid=map_meta_data(types, frame),
         times_from_start=_step_times(types, len(forecast.flow)),
         metres_per_unit=FLOW_METRES_PER_UNIT,
-        dx=types.sequence(np.ascontiguousarray(units[..., 0]).reshape(-1)),
-        dy=types.sequence(np.ascontiguousarray(units[..., 1]).reshape(-1)))
+        dx=types.sequence(units[0].reshape(-1)), dy=types.sequence(units[1].reshape(-1)))
+
+
+def _flow_units(flow: np.ndarray, frame: FrameOfReference) -> np.ndarray:
+    """Return flow (T, 2, Y, X) in metres as dx and dy of the message, (2, T, Y, X) int8."""
+    units = np.empty((2, len(flow), *flow.shape[2:]), np.int8)
+    for step, metres in enumerate(flow):    # one at a time: what is in between stays in the cache
+        vectors = frame.vectors(np.moveaxis(metres, 0, -1)) / FLOW_METRES_PER_UNIT
+        np.rint(vectors, out=vectors)
+        np.clip(vectors, -127, 127, out=vectors)
+        units[:, step] = np.moveaxis(vectors, -1, 0)
+    return units
 
 
 def grid_message(types: MessageTypes, forecast: Forecast, horizon: bool,
@@ -288,11 +319,12 @@ def grid_message(types: MessageTypes, forecast: Forecast, horizon: bool,
     and -1 where the ground is not observed, unless it is told to be occupied.
     """
     layers = forecast.occupancy_agents if horizon else forecast.occupancy_agents[:1]
-    layers = np.concatenate([layers, forecast.occupancy_static[None]])
-    hidden = layers == UNOBSERVED
-    worst = np.where(hidden, np.uint8(0), layers).max(axis=0)
-    percent = np.rint(worst.astype(np.float32) * (100 / 254)).astype(np.int8)
-    percent[hidden.any(axis=0) & (worst < OCCUPIED_FROM)] = -1
+    static = forecast.occupancy_static
+    hidden = np.maximum(layers.max(axis=0), static) == UNOBSERVED
+    # One more than the code: of ground that is not observed it is 0, the least there is.
+    worst = np.maximum((layers + np.uint8(1)).max(axis=0), static + np.uint8(1))
+    unknown = hidden & (worst <= OCCUPIED_FROM)
+    percent = _PERCENT[worst] | -unknown.view(np.int8)      # -1 has all bits set
     return types.OccupancyGrid(
         header=types.header(forecast.stamp_ns, frame.frame_id), info=map_meta_data(types, frame),
         data=types.sequence(percent.reshape(-1)))

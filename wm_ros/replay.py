@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wm_ros.data.bag import BagWriter
+from wm_ros.data.bag import AGENTS, BagWriter
 from wm_ros.data.messages import bag_types
 from wm_ros.ego import EgoHistory, EgoPush
 from wm_ros.faults import Faults
 from wm_ros.messages import (
     FrameOfReference,
-    agents_message,
+    agents_cdr,
     flow_message,
     grid_message,
     occupancy_message,
@@ -206,8 +206,9 @@ class ForecastWriter:
     def write(self, forecast: Forecast) -> None:
         """Write all messages of one forecast at its stamp."""
         types, stamp, frame = bag_types(), forecast.stamp_ns, self._frame
+        self._writer.write_raw(f'{self._node}/agents', AGENTS, stamp,
+                               agents_cdr(types, forecast, frame, self._odom_frame))
         messages = {
-            'agents': agents_message(types, forecast, frame, self._odom_frame),
             'occupancy': occupancy_message(types, forecast, frame, self._odom_frame)}
         if self._flow:
             messages['flow'] = flow_message(types, forecast, frame, self._odom_frame)

@@ -31,4 +31,6 @@ def typestore() -> Typestore:
 @lru_cache(maxsize=1)
 def bag_types() -> MessageTypes:
     """Return the message classes of bags, for the functions of `wm_ros.messages`."""
-    return MessageTypes(typestore().types.__getitem__, lambda array: array)
+    store = typestore()
+    return MessageTypes(store.types.__getitem__, lambda array: array,
+                        lambda message: store.serialize_cdr(message, message.__msgtype__))

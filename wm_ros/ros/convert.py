@@ -29,7 +29,14 @@ def message_types() -> MessageTypes:
         package, kind, message = name.split('/')
         return getattr(import_module(f'{package}.{kind}'), message)
 
-    return MessageTypes(find, lambda values: array.array(values.dtype.char, values.tobytes()))
+    from rclpy.serialization import serialize_message
+
+    def sequence(values: np.ndarray) -> array.array:
+        numbers = array.array(values.dtype.char)
+        numbers.frombytes(values.view(np.uint8))
+        return numbers
+
+    return MessageTypes(find, sequence, serialize_message)
 
 
 @dataclass(frozen=True)

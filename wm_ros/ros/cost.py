@@ -21,7 +21,7 @@ import numpy as np
 
 from wm_ros.messages import (
     BASE_LINK,
-    agents_message,
+    agents_cdr,
     flow_message,
     grid_message,
     occupancy_message,
@@ -125,14 +125,12 @@ def info_of(camera: Any) -> Any:
 
 def output_costs(rounds: int) -> dict[str, list[float]]:
     """Return milliseconds of building and serialising each message of a forecast."""
-    from rclpy.serialization import serialize_message
-
     types, forecast = message_types(), a_forecast()
     build = {
-        '~/agents': lambda: serialize_message(agents_message(types, forecast)),
-        '~/occupancy': lambda: serialize_message(occupancy_message(types, forecast)),
-        '~/flow': lambda: serialize_message(flow_message(types, forecast)),
-        'both grids': lambda: [serialize_message(grid_message(types, forecast, horizon))
+        '~/agents': lambda: agents_cdr(types, forecast),
+        '~/occupancy': lambda: types.serialise(occupancy_message(types, forecast)),
+        '~/flow': lambda: types.serialise(flow_message(types, forecast)),
+        'both grids': lambda: [types.serialise(grid_message(types, forecast, horizon))
                                for horizon in (False, True)],
         '~/markers': lambda: markers_message(forecast, BASE_LINK)}
     costs: dict[str, list[float]] = {name: [] for name in build}

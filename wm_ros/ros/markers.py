@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
+from wm_ros.cdr import CdrWriter, fields
 from wm_ros.colours import CLASSES, rgb
 from wm_ros.geometry import quaternion_from_yaw
 from wm_ros.messages import FrameOfReference
-from wm_ros.ros.cdr import CdrWriter
 from wm_ros.types import AgentForecast, Forecast
 
 #: RGB of each class, 0 to 1, in the order of `AGENT_CLASSES`.
@@ -24,10 +25,10 @@ CUBE, LINE_STRIP, TEXT = 1, 4, 9
 ADD, DELETE_ALL = 0, 3
 _WHITE, _RED = (1.0, 1.0, 1.0), (1.0, 0.2, 0.2)
 _NO_POINTS = np.zeros((0, 3))
+_NO_TURN = quaternion_from_yaw(0.0)
 
 
-@dataclass(frozen=True)
-class _Mark:
+class _Mark(NamedTuple):
     """What this node sets of a Marker; `pose` is x, y, z, yaw."""
 
     namespace: str = ''
@@ -89,15 +90,28 @@ def _agent(frame: FrameOfReference, number: int, agent: AgentForecast) -> list[_
 
 
 def _write(out: CdrWriter, mark: _Mark, stamp_ns: int, frame_id: str) -> None:
-    """Append a visualization_msgs/Marker, field by field."""
-    out.pack('iI', stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)
-    out.string(frame_id)
-    out.string(mark.namespace)
+    """Append a visualization_msgs/Marker; what is the same in many is written once."""
+    out.put(_header(stamp_ns, frame_id, mark.namespace), 4)
     out.pack('iii', mark.number, mark.kind, mark.action)
     x, y, z, yaw = mark.pose
-    out.pack('7d3d4fiI?', x, y, z, *quaternion_from_yaw(yaw), *mark.scale, *mark.colour,
-             mark.alpha, 0, 0, False)       # lifetime: for ever; not frame_locked
+    out.pack('7d3d4fiI?', x, y, z, *(quaternion_from_yaw(yaw) if yaw else _NO_TURN), *mark.scale,
+             *mark.colour, mark.alpha, 0, 0, False)     # lifetime: for ever; not frame_locked
     out.sequence(_NO_POINTS if mark.points is None else mark.points)
+    out.put(_BEFORE_TEXT, 4)
+    out.string(mark.text)
+    out.put(_AFTER_TEXT, 4)
+
+
+@lru_cache(maxsize=8)
+def _header(stamp_ns: int, frame_id: str, namespace: str) -> bytes:
+    def write(out: CdrWriter) -> None:
+        out.pack('iI', stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)
+        out.string(frame_id)
+        out.string(namespace)
+    return fields(write)
+
+
+def _before_text(out: CdrWriter) -> None:
     out.pack('I', 0)                        # colors: one for all points
     out.string('')                          # texture_resource
     out.pack('iI', 0, 0)                    # texture: header,
@@ -105,8 +119,13 @@ def _write(out: CdrWriter, mark: _Mark, stamp_ns: int, frame_id: str) -> None:
     out.string('')                          # format,
     out.pack('I', 0)                        # data
     out.pack('I', 0)                        # uv_coordinates
-    out.string(mark.text)
+
+
+def _after_text(out: CdrWriter) -> None:
     out.string('')                          # mesh_resource
     out.string('')                          # mesh_file: filename,
     out.pack('I', 0)                        # data
     out.pack('?', False)                    # mesh_use_embedded_materials
+
+
+_BEFORE_TEXT, _AFTER_TEXT = fields(_before_text), fields(_after_text)

@@ -9,7 +9,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from wm_ros.messages import (
     FrameOfReference,
-    agents_message,
+    agents_cdr,
     flow_message,
     grid_message,
     occupancy_message,
@@ -71,7 +71,8 @@ class Outputs:
         types = message_types()
         forecast, frame = frame_of_reference(
             forecast, settings.output_frame, settings.base_frame, odom_frame)
-        self.agents.publish(agents_message(types, forecast, frame, odom_frame))
+        # Bytes are sent as they are.
+        self.agents.publish(agents_cdr(types, forecast, frame, odom_frame))
         if settings.publish_occupancy and wanted(self.occupancy):
             self.occupancy.publish(occupancy_message(types, forecast, frame, odom_frame))
         if settings.publish_flow and wanted(self.flow):
@@ -83,7 +84,7 @@ class Outputs:
                 near = within_horizon(forecast, settings.risk_horizon_s)
                 self.risk.publish(grid_message(types, near, horizon=True, frame=frame))
         if settings.publish_markers and wanted(self.markers):
-            self.markers.publish(markers_message(forecast, frame))     # bytes are sent as they are
+            self.markers.publish(markers_message(forecast, frame))
         return forecast
 
     def destroy(self) -> None:
@@ -95,14 +96,13 @@ class Outputs:
 
 def serialised(forecast: Forecast) -> list[bytes]:
     """Return every message of a forecast as bytes: the work of publishing without a network."""
-    from rclpy.serialization import serialize_message
-
     types = message_types()
     frame = FrameOfReference()
-    return [markers_message(forecast, frame), *(serialize_message(message) for message in (
-        agents_message(types, forecast, frame), occupancy_message(types, forecast, frame),
-        flow_message(types, forecast, frame), grid_message(types, forecast, horizon=False),
-        grid_message(types, forecast, horizon=True)))]
+    return [markers_message(forecast, frame), agents_cdr(types, forecast, frame), *(
+        types.serialise(message) for message in (
+            occupancy_message(types, forecast, frame), flow_message(types, forecast, frame),
+            grid_message(types, forecast, horizon=False),
+            grid_message(types, forecast, horizon=True)))]
 
 
 def wanted(publisher: Any) -> bool:
