@@ -127,6 +127,10 @@ def test_checkpoints_are_packed_into_small_files_and_come_back(tmp_path):
     save_file(moments, folder / 'frame.optimiser.safetensors', metadata={'step': '7'})
     written = pack(folder, tmp_path / 'out', limit=1 << 20)
     assert len(written) == 5
+    # Packed again with fewer parts, none of before is left to be mixed in.
+    stale = tmp_path / 'out' / 'frame.07.safetensors'
+    stale.write_bytes(written[0].read_bytes())
+    assert pack(folder, tmp_path / 'out', limit=1 << 20) == written and not stale.exists()
     assert all(path.stat().st_size <= 1 << 20 for path in written)
     unpack(tmp_path / 'out', tmp_path / 'back')
     again = load_file(tmp_path / 'back' / 'frame.safetensors')
@@ -137,3 +141,8 @@ def test_checkpoints_are_packed_into_small_files_and_come_back(tmp_path):
     torch.testing.assert_close(state['0.0.exp_avg_sq'], moments['0.0.exp_avg_sq'], rtol=1e-2,
                                atol=0.0)
     assert notes_of(tmp_path / 'back' / 'frame.safetensors') == {'step': '7', 'elapsed_s': '1.0'}
+    written[2].unlink()
+    with pytest.raises(ValueError, match='parts of frame.safetensors, want [34]: frame.'):
+        unpack(tmp_path / 'out', tmp_path / 'back')
+    with pytest.raises(ValueError, match='want another'):
+        pack(folder, folder)
