@@ -98,6 +98,27 @@ def test_both_layouts_give_the_same_drive(folders, layout):
     np.testing.assert_allclose(truth.velocities, [[SPEED_MPS, 0], [0, 0]], atol=1e-3)
 
 
+@pytest.mark.parametrize('layout, file, old, new, told', [
+    ('raw', 'oxts/data/0000000002.txt', None, '1 2 3', '0000000002.txt: 3 numbers, want 9'),
+    ('raw', 'oxts/data/0000000002.txt', None, 'a b', '0000000002.txt: could not convert'),
+    ('raw', 'tracklet_labels.xml', '<h>1.5</h>', '', 'tracklet 0: .*want l, w, h'),
+    ('raw', 'tracklet_labels.xml', '<tx>20.0</tx>', '<tx/>', 'tracklet 0: .*want l, w, h'),
+    ('raw', '../calib_velo_to_cam.txt', 'T: 0 0 0', 'T: 0 0', 'velo_to_cam.txt: 2 numbers of T'),
+    ('raw', '../calib_cam_to_cam.txt', 'P_rect_02', 'P_rect_20', 'cam_to_cam.txt: 0 numbers of P_'),
+    ('tracking', '../../label_02/0003.txt', '0 0 Car 0 0', '0 0 Car', "0003.txt: 12 numbers in '0"),
+    ('tracking', '../../oxts/0003.txt', None, '49.0 8.0', '0003.txt: 2 numbers, want 9')])
+def test_what_is_broken_is_named(folders, layout, file, old, new, told):
+    path = folders[layout] / file
+    whole = path.read_text()
+    assert old is None or old in whole
+    path.write_text(new if old is None else whole.replace(old, new, 1))
+    try:
+        with pytest.raises(KittiError, match=told):
+            load_any(folders[layout])
+    finally:
+        path.write_text(whole)
+
+
 def test_what_is_missing_is_named(folders, tmp_path):
     with pytest.raises(KittiError, match='9999.txt: No such file'):
         (folders['tracking'].parent / '9999').mkdir()

@@ -184,6 +184,10 @@ def test_what_is_missing_is_named(folder, tmp_path, capsys):
     (broken / 'sweeps' / 'CAM_BACK' / 'scene-0001_7.jpg').unlink()
     with pytest.raises(NuscenesError, match='CAM_BACK/scene-0001_7.jpg: named by .*1 of 432'):
         load_scene(broken, 'scene-0001')
+    sensors = broken / 'v1.0-mini' / 'sensor.json'
+    sensors.write_text(sensors.read_text().replace('s_CAM_FRONT"', 's_CAM_FRUNT"'))
+    with pytest.raises(NuscenesError, match="scene-0001: no 's_CAM_FRONT' in the tables"):
+        load_scene(broken, 'scene-0001')
     (broken / 'v1.0-mini' / 'ego_pose.json').unlink()
     assert main(['nuscenes', str(broken), '--scene', 'scene-0001', '--out', str(tmp_path)]) == 1
     assert 'ego_pose.json: No such file' in capsys.readouterr().err

@@ -41,7 +41,10 @@ VELODYNE_HEIGHT_M = 1.73
 #: 'DontCare' have none, and are left out.
 CLASS_OF_TYPE = {'Car': 'car', 'Van': 'van', 'Truck': 'truck', 'Tram': 'bus', 'Cyclist': 'bicycle',
                  'Pedestrian': 'pedestrian', 'Person_sitting': 'pedestrian', 'Person': 'pedestrian'}
-CALIBRATION_FILES = ('calib_cam_to_cam.txt', 'calib_velo_to_cam.txt', 'calib_imu_to_velo.txt')
+#: The files of a calibration: what of each is read, and how many numbers that has.
+CALIBRATION_FILES = {'calib_cam_to_cam.txt': {'P_rect_02': 12, 'R_rect_00': 9},
+                     'calib_velo_to_cam.txt': {'R': 9, 'T': 3},
+                     'calib_imu_to_velo.txt': {'R': 9, 'T': 3}}
 #: The sizes of rectified pictures; each recording day of KITTI has one. What a calibration does not
 #: say (that of the tracking data) is told by the pictures, where they are as they were recorded.
 FULL_SIZES = ((1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376))
@@ -136,7 +139,8 @@ def _calibration(folder: Path, given: Path | str | None) -> dict[str, dict[str, 
     beside = sorted((folder.resolve().parent / 'kitti_labels_calib').glob('raw_calib_*'))
     day = [place for place in beside
            if folder.resolve().name.startswith(place.name.removeprefix('raw_calib_'))]
-    if len(beside) > 1 and not day and not given and not (folder / CALIBRATION_FILES[0]).is_file():
+    if len(beside) > 1 and not day and not given and not any(
+            (folder / name).is_file() for name in CALIBRATION_FILES):
         raise KittiError(f'{folder}: calibrations of several days beside it, '
                          f'{", ".join(place.name for place in beside)}; want the folder of one: '
                          '--calibration DIR')
@@ -156,6 +160,9 @@ def _calibration_file(path: Path) -> dict[str, np.ndarray]:
             entries[key.strip()] = np.array(values.split(), dtype=np.float64)
         except ValueError:
             continue  # dates
+    for key, count in CALIBRATION_FILES[path.name].items():
+        if len(entries.get(key, ())) != count:
+            raise KittiError(f'{path}: {len(entries.get(key, ()))} numbers of {key}, want {count}')
     return entries
 
 

@@ -44,7 +44,8 @@ def load_raw(folder: Path, calibration: Path | str | None = None) -> KittiDrive:
     """Read a drive of the raw data ("synced+rectified")."""
     images = tuple(sorted((folder / 'image_02' / 'data').glob('*.png')))
     times = _times(folder / 'image_02' / 'timestamps.txt')
-    oxts = [_numbers(path) for path in sorted((folder / 'oxts' / 'data').glob('*.txt'))]
+    oxts = [_pose(' '.join(_lines(path)), path)
+            for path in sorted((folder / 'oxts' / 'data').glob('*.txt'))]
     places = [Path(calibration)] if calibration else [folder, folder.parent]
     place = next((p for p in places if all((p / f).is_file() for f in CALIBRATION_FILES)), None)
     if place is None:
@@ -61,7 +62,8 @@ def load_raw(folder: Path, calibration: Path | str | None = None) -> KittiDrive:
 def load_tracking(root: Path, name: str) -> KittiDrive:
     """Read a sequence of the tracking data; `root` is the folder `training`."""
     images = tuple(sorted((root / 'image_02' / name).glob('*.png')))
-    oxts = [np.array(line.split(), float) for line in _lines(root / 'oxts' / f'{name}.txt')]
+    path = root / 'oxts' / f'{name}.txt'
+    oxts = [_pose(line, path) for line in _lines(path)]
     times = TRACKING_START_S + TRACKING_PERIOD_S * np.arange(len(images))
     entries = {}
     for line in _lines(root / 'calib' / f'{name}.txt'):
@@ -152,9 +154,15 @@ def _in_world(ego: EgoState, place: np.ndarray, yaw: float) -> np.ndarray:
 def _labels(path: Path, velo_from_rectified: np.ndarray) -> Iterator[_Box]:
     """Yield the boxes of a label file of the tracking data."""
     for line in _lines(path):
-        frame, track, kind, *values = line.split()
-        numbers = np.array(values[:14], float)
-        height, width, length = numbers[7:10]
+        try:
+            frame, track, kind, *values = line.split()
+            numbers = np.array(values, float)
+            height, width, length = numbers[7:10]
+            if len(numbers) < 14:
+                raise ValueError(f'{len(numbers)} numbers')
+        except ValueError as err:
+            raise KittiError(f'{path}: {err} in {line[:40]!r}, want frame, track, type and 14 '
+                             'numbers') from err
         if kind == 'DontCare':
             continue
         place = velo_from_rectified @ np.array([*numbers[10:13], 1.0])
@@ -167,17 +175,20 @@ def _labels(path: Path, velo_from_rectified: np.ndarray) -> Iterator[_Box]:
 
 def _tracklets(path: Path) -> Iterator[_Box]:
     """Yield the boxes of tracklet_labels.xml of the raw data."""
+    number = 'none'
     try:
         items = ElementTree.parse(path).getroot().find('tracklets').findall('item')
-    except (ElementTree.ParseError, AttributeError) as err:
-        raise KittiError(f'{path}: {err}, want tracklets') from err
-    for number, item in enumerate(items):
-        size = tuple(float(item.find(key).text) for key in ('l', 'w', 'h'))
-        first = int(item.find('first_frame').text)
-        for i, pose in enumerate(item.find('poses').findall('item')):
-            place = np.array([float(pose.find(key).text) for key in ('tx', 'ty', 'tz')])
-            yield (number, item.find('objectType').text.replace(' ', '_').replace('(', '').replace(
-                ')', ''), first + i, place, float(pose.find('rz').text), size)
+        for number, item in enumerate(items):
+            size = tuple(float(item.find(key).text) for key in ('l', 'w', 'h'))
+            first = int(item.find('first_frame').text)
+            kind = item.find('objectType').text.replace(' ', '_').replace('(', '').replace(')', '')
+            for i, pose in enumerate(item.find('poses').findall('item')):
+                place = np.array([float(pose.find(key).text) for key in ('tx', 'ty', 'tz')])
+                yield number, kind, first + i, place, float(pose.find('rz').text), size
+    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as err:
+        # What is not there is None, and None has no text.
+        raise KittiError(f'{path}: tracklet {number}: {err}; want l, w, h, objectType, first_frame '
+                         'and poses of each') from err
 
 
 def _times(path: Path) -> np.ndarray:
@@ -190,8 +201,15 @@ def _times(path: Path) -> np.ndarray:
     return np.array(seconds)
 
 
-def _numbers(path: Path) -> np.ndarray:
-    return np.array(' '.join(_lines(path)).split(), float)
+def _pose(line: str, path: Path) -> np.ndarray:
+    """Return the numbers of a line of oxts; raise KittiError where there are too few."""
+    try:
+        values = np.array(line.split(), float)
+    except ValueError as err:
+        raise KittiError(f'{path}: {err}, want numbers') from err
+    if len(values) <= _FORWARD:
+        raise KittiError(f'{path}: {len(values)} numbers, want {_FORWARD + 1} and more')
+    return values
 
 
 def _lines(path: Path) -> list[str]:

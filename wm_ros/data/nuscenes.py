@@ -69,7 +69,14 @@ def scene_names(folder: Path | str) -> list[str]:
 
 def load_scene(folder: Path | str, name: str) -> RecordedDrive:
     """Read one scene; raise NuscenesError naming the table, what was found and wanted."""
-    folder = Path(folder)
+    try:
+        return _load_scene(Path(folder), name)
+    except KeyError as err:
+        raise NuscenesError(f'{folder}: scene {name}: no {err} in the tables, where a row names it '
+                            'or should have it') from err
+
+
+def _load_scene(folder: Path, name: str) -> RecordedDrive:
     place = version_folder(folder)
     root = place.parent if place != folder else (
         folder if (folder / 'samples').is_dir() else folder.parent)
