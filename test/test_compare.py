@@ -80,6 +80,23 @@ def test_bags_are_compared_and_the_worst_window_comes_first(tmp_path, capsys):
     assert 'B is lower in spa_top6 by 25.00' in out
 
 
+def test_a_recording_is_not_scored_against_the_truth_of_another(tmp_path):
+    for side, shift in (('a', 0.0), ('b', 0.9)):
+        for name in ('one', 'two'):
+            write_forecasts(tmp_path / side / name, shift)
+    truth = write_forecasts(tmp_path / 'in' / 'one', 0.0, truth=True)
+    sides = ['compare', str(tmp_path / 'a'), str(tmp_path / 'b'), '--json', str(tmp_path / 'c')]
+    assert main([*sides, '--bag', truth]) == 0
+    report = json.loads((tmp_path / 'c').read_text())
+    assert (report['windows'], report['scored_recordings']) == (8, 1)   # stamps are the same
+    other = (tmp_path / 'in' / 'one').rename(tmp_path / 'in' / 'named_otherwise')
+    assert main([*sides, '--bag', str(other)]) == 0
+    assert json.loads((tmp_path / 'c').read_text())['scored_recordings'] == 0
+    sides[1:3] = str(tmp_path / 'a' / 'one'), str(tmp_path / 'b' / 'one')
+    assert main([*sides, '--bag', str(other)]) == 0
+    assert json.loads((tmp_path / 'c').read_text())['scored_recordings'] == 1
+
+
 def test_what_is_expected_decides_the_exit_code(tmp_path, capsys):
     a, b = (write_forecasts(tmp_path / name, shift) for name, shift in (('a', 0.0), ('b', 0.9)))
     assert main(['compare', a, a, '--expect', 'identical']) == 0
@@ -118,3 +135,13 @@ def test_recordings_are_told_apart_by_their_whole_names(tmp_path, capsys):
         f'{side}_{day}' for side in 'ab' for day in ('day.1', 'day.2')}
     assert main([*one, str(twice)]) == 1
     assert 'two recordings named day.1' in capsys.readouterr().err
+
+
+def test_one_name_in_two_forms_is_two_recordings(tmp_path, capsys):
+    artifact = str(make_fake_artifact(tmp_path / 'artifact'))
+    folder = write_recording(tmp_path / 'in' / 'day', recording(2))
+    next(folder.glob('*.mcap')).rename(tmp_path / 'in' / 'day.mcap')
+    write_recording(tmp_path / 'new', recording(2)).rename(tmp_path / 'in' / 'day2')
+    (tmp_path / 'in' / 'day2' / 'new.mcap').rename(folder / 'day.mcap')
+    assert main(['compare', artifact, artifact, '--bag', str(tmp_path / 'in')]) == 1
+    assert 'two recordings named day, want names' in capsys.readouterr().err

@@ -140,9 +140,11 @@ def _pairs(sides: list[Side], arguments: argparse.Namespace,
 
     inputs: dict[str, Path] = {}
     for bag in (bag for path in arguments.bag for bag in bags(path).values()):
-        if bag.name in inputs:
-            raise ValueError(f'--bag: two recordings named {bag.name}, want names that tell them '
-                             f'apart: {inputs[bag.name]}, {bag}')
+        # drive, drive.mcap and drive.db3 would all be replayed into one place.
+        alike = next((one for one in inputs.values() if name_of(one) == name_of(bag)), None)
+        if alike is not None:
+            raise ValueError(f'--bag: two recordings named {name_of(bag)}, want names that tell '
+                             f'them apart: {alike}, {bag}')
         inputs[bag.name] = bag
     if any(side.is_artifact for side in sides) and not inputs:
         raise UsageError('an artifact says nothing without input: want --bag BAG')
@@ -168,7 +170,9 @@ def _pairs(sides: list[Side], arguments: argparse.Namespace,
         raise ValueError(f'no recording that both have: {", ".join(made[0])} and '
                          f'{", ".join(made[1])}')
     for name in names:
-        truth = inputs.get(name) or (next(iter(inputs.values())) if len(inputs) == 1 else None)
+        # One recording may have its truth under another name; of several, that is another drive's.
+        only = next(iter(inputs.values())) if len(inputs) == len(names) == 1 else None
+        truth = inputs.get(name) or only
         yield name or made[0][name].name, made[0][name], made[1][name], truth or made[0][name]
 
 
