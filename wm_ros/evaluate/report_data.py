@@ -8,7 +8,6 @@ every browser without a server.
 from __future__ import annotations
 
 import base64
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from wm_ros.evaluate.recorded import forecasts_in, replayed_from, score, truths_
 from wm_ros.evaluate.report_health import Health, health
 from wm_ros.evaluate.report_judged import Judged, held_moments, judged
 from wm_ros.frame_predictor import FutureFrames
-from wm_ros.messages import UNOBSERVED
+from wm_ros.messages import UNOBSERVED, stamp_ns
 from wm_ros.types import AGENT_CLASSES, OUTPUT_GRID, CameraModel, CameraRig, Forecast, Truth
 
 #: Steps of the occupancy that the page holds: now, 1, 2 and 3 s.
@@ -38,6 +37,8 @@ GROUND_UNOBSERVED, GROUND_FREE, GROUND_DRIVABLE, GROUND_WALKWAY, GROUND_STATIC =
 #: Bytes that the pictures of one page may take, before base64 adds a third.
 PICTURE_BUDGET = 9_500_000
 TILE_WIDTH = 400
+#: A set that is not whole this long after its stamp never will be.
+LATEST_NS = 1_000_000_000
 QUALITIES = (60, 50, 40, 30, 20)
 
 
@@ -127,34 +128,49 @@ def _mosaics(reader: BagReader, rig: CameraRig, wanted: set[int],
     found = reader.camera_topics()
     named = {found[name].image: found[name] for name in rig.names}
     canvases: dict[int, np.ndarray] = {}
-    left: dict[int, int] = {}
+    placing: dict[int, dict[str, Future[None]]] = {}
+    own: dict[int, set[str]] = {}       # cameras whose picture has the very stamp
     pictures: dict[int, Future[bytes]] = {}
-    quality = None
+    quality = 0
     # Decoding and encoding release the interpreter's lock: two threads use two cores.
     with ThreadPoolExecutor(2) as pool:
-        waiting: deque[Future[None]] = deque()
-        for topic, _, msg in reader.read(named):
-            name = named[topic].camera
-            stamp = nearest(msg, wanted)
-            if stamp is None:
-                continue
-            canvas = canvases.setdefault(stamp, np.zeros(
-                (height * len(layout), columns * width, 3), np.uint8))
-            waiting.append(pool.submit(
-                _place, canvas, place[name], named[topic], rig[name], msg, tiles[name]))
-            left[stamp] = left.get(stamp, len(rig)) - 1
-            if left[stamp]:
-                continue
-            while waiting:
-                waiting.popleft().result()
-            picture = canvases.pop(stamp)
-            if quality is None:
+        def finish(stamp: int) -> None:
+            nonlocal quality
+            jobs, picture = placing.pop(stamp), canvases.pop(stamp)
+            for job in jobs.values():
+                job.result()
+            if not quality and len(jobs) == len(rig):
                 quality = fitting_quality(picture, PICTURE_BUDGET // max(len(wanted), 1))
-            pictures[stamp] = pool.submit(encoded, picture, quality)
+            pictures[stamp] = pool.submit(encoded, picture, quality or QUALITIES[1])
             if progress:
                 progress(len(pictures), len(wanted))
-        for stamp, picture in canvases.items():     # a camera was missing
-            pictures[stamp] = pool.submit(encoded, picture, quality or QUALITIES[1])
+
+        for topic, kind, time_ns, data in reader.raw(named):
+            try:
+                msg = reader.decode(topic, kind, time_ns, data)
+            except BagError:
+                continue                # its place stays black: the node had nothing of it either
+            name, stamp = named[topic].camera, nearest(msg, wanted)
+            if stamp is None or stamp in pictures:
+                continue
+            for old in [old for old in canvases if old < stamp - LATEST_NS]:
+                finish(old)             # a camera was missing, or has other stamps
+            if stamp not in canvases:
+                canvases[stamp] = np.zeros((height * len(layout), columns * width, 3), np.uint8)
+                placing[stamp], own[stamp] = {}, set()
+            jobs = placing[stamp]
+            if name in own[stamp]:
+                continue
+            if name in jobs:            # of a faster camera: a nearer one lies over an earlier one
+                jobs[name].result()
+            jobs[name] = pool.submit(_place, canvases[stamp], place[name], named[topic], rig[name],
+                                     msg, tiles[name])
+            if stamp_ns(msg.header) == stamp:
+                own[stamp].add(name)
+            if len(own[stamp]) == len(rig):
+                finish(stamp)
+        for stamp in list(canvases):
+            finish(stamp)
         return {stamp: picture.result() for stamp, picture in pictures.items()}
 
 
@@ -169,7 +185,7 @@ def _place(canvas: np.ndarray, corner: tuple[int, int], topics: CameraTopics, ca
 
 def nearest(msg: Any, wanted: set[int], tolerance_ns: int = 30_000_000) -> int | None:
     """Return the wanted stamp to which a picture belongs: its own, or the next within 30 ms."""
-    stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+    stamp = stamp_ns(msg.header)
     if stamp in wanted:
         return stamp
     later = [s for s in wanted if 0 <= s - stamp <= tolerance_ns]
@@ -184,7 +200,8 @@ def decoded(topics: CameraTopics, camera: CameraModel, msg: Any,
         flag = next((flag for factor, flag in (
             (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
             if camera.width // factor >= size[0]), cv2.IMREAD_COLOR)
-        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), flag)
+        # OpenCV raises for no bytes at all.
+        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), flag) if len(msg.data) else None
         if image is None:
             return None
     else:
