@@ -170,6 +170,15 @@ def test_the_report_of_a_bag_and_the_command(tmp_path, capsys):
     assert [held['horizon_s'] for held in window['held']] == [1, 2, 3]
 
 
+@pytest.mark.parametrize('option', [['--html', 'x'], ['--against', 'x'], ['--no-plan'],
+                                    ['--frames'], ['--threshold', '0']])
+def test_what_needs_truth_is_refused_for_a_bag_without(tmp_path, capsys, option):
+    with BagWriter(tmp_path / 'bag') as writer:
+        ForecastWriter(writer, flow=False, grids=False).write(make_forecast([]))
+    assert main(['evaluate', '--dataset', f'bag:{tmp_path / "bag"}', *option]) == 2
+    assert f'{option[0]}: want truth, and there is none in ' in capsys.readouterr().err
+
+
 def test_a_bag_that_cannot_be_scored_says_why():
     scores = self_report.SelfScores()
     for forecast in forecasts(0.4):

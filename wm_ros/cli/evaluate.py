@@ -249,6 +249,13 @@ def _against_itself(arguments: argparse.Namespace) -> int:
     """Score the forecasts of a bag against what was seen later."""
     from wm_ros.evaluate.self_report import score_bag, table
 
+    without = [name for name, given in (
+        ('against', arguments.against), ('html', arguments.html is not None),
+        ('frames', arguments.frames), ('threshold', arguments.threshold is not None),
+        ('no-plan', arguments.no_plan)) if given]
+    if without:
+        raise UsageError(f'--{", --".join(without)}: want truth, and there is none in '
+                         f'{arguments.dataset[4:]}')
     report = {'dataset': arguments.dataset} | score_bag(
         Path(arguments.dataset[4:]), arguments.artifact, arguments.backend, arguments.threads,
         Progress('forecasting', 'camera sets'))
