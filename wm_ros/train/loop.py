@@ -70,7 +70,8 @@ def fit(model: nn.Module, losses: Step, schedule: Schedule, folder: Path, stage:
     log = log if first_of_all else (lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = Optimiser(groups or [{'params': trained}], schedule.weight_decay, schedule.optimiser)
+    optimiser = Optimiser(groups or [{'params': trained}], schedule.weight_decay,
+                          schedule.optimiser)
     step, before_s = resume(model, optimiser, folder, stage)
     started, first, sums, counted = time.monotonic(), step, {}, 0
     elapsed_s, device = before_s, trained[0].device

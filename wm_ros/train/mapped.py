@@ -1,7 +1,7 @@
 """
 Arrays of an uncompressed `.npz` as views of the file: what is not looked at is not read.
 
-A training sample is a part of its clip, one frame of six or 16 of 28, and reading whole clips took
+A training sample is a part of its clip, one frame of six or 16 of 20, and reading whole clips took
 a sixth of the time of a step.
 """
 
