@@ -225,3 +225,13 @@ def test_the_stage_learns_on_an_artifact_and_goes_on(artifact, run, capsys, monk
     monkeypatch.setattr(stage, 'weights_hash', lambda _: '0' * 64)
     assert main([*command, '--steps', '4']) == 1
     assert 'learnt on other weights' in capsys.readouterr().err
+
+
+def test_another_checkpoint_is_no_decoder_of_frames(tmp_path):
+    from safetensors.torch import save_file
+
+    from wm_ros.train.frames import learnt_on
+
+    save_file({'encoder.w': torch.zeros(1)}, tmp_path / 'model.safetensors')
+    with pytest.raises(ValueError, match='model.safetensors: want .*--stage frames.*encoder.w'):
+        learnt_on(tmp_path / 'model.safetensors')

@@ -134,8 +134,16 @@ def frames_stage(folder: Path, settings: Settings) -> Path:
 
 
 def learnt_on(path: Path) -> str:
-    """Return the hash of the weights on which a checkpoint of this stage was learnt."""
-    return bytes(load_file(path)['weights'].tolist()).hex()
+    """
+    Return the hash of the weights on which a checkpoint of this stage was learnt.
+
+    Raises ValueError for another checkpoint.
+    """
+    stored = load_file(path)
+    if 'weights' not in stored:
+        raise ValueError(f'{path}: want a checkpoint of `wm_ros train --stage frames`, got one '
+                         f'with {", ".join(sorted(stored)[:3]) or "nothing"}')
+    return bytes(stored['weights'].tolist()).hex()
 
 
 def load_decoder(path: Path) -> dict[str, torch.Tensor]:
