@@ -4,16 +4,19 @@ import base64
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from bags import PERIOD_NS, START_NS, forecast_near, rich_forecast, small_rig
 from drives import forecasts
+from fakes import make_fake_artifact
 from test_bag import write_inputs
 from truths import make_agent, make_forecast, make_truth
 
 from wm_ros.cli.main import main
+from wm_ros.cli.report import add_frames
 from wm_ros.data.bag import BagError, BagReader, BagWriter
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.truth import truth_message
@@ -25,6 +28,7 @@ from wm_ros.evaluate.report_judged import Judged, held_moments, judged, moments_
 from wm_ros.evaluate.report_page import write_page
 from wm_ros.messages import FrameOfReference, agents_message, occupancy_message
 from wm_ros.replay import ForecastWriter
+from wm_ros.runtime.artifact import load_artifact
 from wm_ros.types import OUTPUT_GRID, CameraState
 
 RIG = small_rig(('front', 'back'))
@@ -229,6 +233,23 @@ def test_a_bag_without_pictures_still_gives_a_page(bags, tmp_path):
     assert main(['report', str(bags[0]), '--out', str(tmp_path / 'page.html')]) == 0
     data = data_of(tmp_path / 'page.html')
     assert data['cameras'] == [] and data['scores'] == [] and len(data['windows']) == WINDOWS
+
+
+def test_whose_the_predicted_frames_are_is_said(tmp_path, monkeypatch, capsys):
+    artifact = load_artifact(make_fake_artifact(tmp_path / 'model'))
+    report = SimpleNamespace(rig=RIG, source=None, forecasts=[forecast_at(1)], frames={})
+    add_frames(report, 1, artifact.path)
+    assert f'none beside {artifact.path}' in capsys.readouterr().err
+    monkeypatch.setattr('wm_ros.runtime.frames.find_frames', lambda _: 'graph')
+    monkeypatch.setattr('wm_ros.evaluate.report_page.drawn_moments', lambda *_: [])
+    monkeypatch.setattr('wm_ros.evaluate.future_frames.draw_frames', lambda *_, **__: {1: 'drawn'})
+    add_frames(report, 1, artifact.path)
+    told = capsys.readouterr().err
+    assert f'those of model {artifact.hash[:12]}, the forecasts of ' in told
+    assert report.frames == {1: 'drawn'}
+    report.forecasts = [dataclasses.replace(forecast_at(1), model_hash=artifact.hash)]
+    add_frames(report, 1, artifact.path)
+    assert capsys.readouterr().err == ''
 
 
 def test_a_bag_without_forecasts_is_named(bags):

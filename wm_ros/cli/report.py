@@ -84,7 +84,15 @@ def add_frames(report: Report, count: int, folder: Path | None = None) -> None:
     except (ArtifactError, FileNotFoundError) as err:
         print(f'wm_ros report: no predicted camera frames: {err}', file=sys.stderr)
         return
-    if graph is not None and report.rig is not None:
+    if graph is None:
+        print(f'wm_ros report: no predicted camera frames: none beside {artifact.path}',
+              file=sys.stderr)
+    elif report.rig is not None:
+        made_by = {forecast.model_hash for forecast in report.forecasts}
+        if artifact.hash not in made_by:
+            print('wm_ros report: predicted camera frames are those of model '
+                  f'{artifact.hash[:12]}, the forecasts of '
+                  f'{", ".join(sorted(one[:12] for one in made_by))} (--artifact)', file=sys.stderr)
         report.frames = draw_frames(report.source, report.rig, artifact, graph,
                                     drawn_moments(report, count),
                                     progress=Progress('drawing', 'moments'))
