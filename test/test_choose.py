@@ -1,6 +1,8 @@
 """What an artifact carries is chosen from forecasts whose answers are known beforehand."""
 
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from wm_ros.evaluate.fit_existence import existence_ece, fit_existence
 from wm_ros.evaluate.fit_occupancy import OccupancyCounts, pack, unpack
 from wm_ros.evaluate.fit_spread import fit_spread
 from wm_ros.evaluate.occupancy import truth_occupancy
-from wm_ros.runtime.artifact import load_artifact
+from wm_ros.runtime.artifact import load_artifact, rewrite
+from wm_ros.runtime.frames import weights_hash
 
 
 def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
@@ -150,16 +153,76 @@ def test_everything_is_chosen_at_once_and_an_artifact_takes_it(tmp_path, capsys)
     assert 'precision' in choose.table(choices, reached)
 
     file = tmp_path / 'choices.json'
-    file.write_text(json.dumps({'choices': choices.to_json(), 'reached': reached,
-                                'chosen_on': {'seeds': '800000:800002'}}))
     parent = make_fake_artifact(tmp_path / 'parent')
+    chosen_on = {'seeds': '800000:800002', 'weights': weights_hash(load_artifact(parent))}
+    file.write_text(json.dumps({'choices': choices.to_json(), 'reached': reached,
+                                'chosen_on': chosen_on}))
     for out, extra in (('new', ['--choices', str(file)]), ('same', [])):
         assert cli.main(['export', str(tmp_path / out), '--from', str(parent), *extra]) == 0
         assert capsys.readouterr().out.strip() == load_artifact(tmp_path / out).hash
     new = load_artifact(tmp_path / 'new')
     assert new.choices == choices
-    assert new.manifest['training']['chosen_on'] == {'seeds': '800000:800002'}
+    assert new.manifest['training']['chosen_on'] == chosen_on
     assert load_artifact(tmp_path / 'same').choices == Choices()
+
+
+def test_choices_go_with_the_weights_that_they_were_made_on(tmp_path, capsys):
+    parent = load_artifact(make_fake_artifact(tmp_path / 'parent'))
+    other = Choices(score_threshold=0.44)
+    rewrite(parent, tmp_path / 'chosen', Choices(score_threshold=0.55).to_json())
+    weights, file = weights_hash(parent), tmp_path / 'choices.json'
+    same = {'weights': weights, 'model_hash': 'f' * 64}     # of a manifest with other choices
+    for source, chosen_on, code in (
+            (parent.path, same, 0), (tmp_path / 'chosen', same, 0),
+            (parent.path, {'weights': 'f' * 64, 'model_hash': parent.hash}, 1),
+            (parent.path, {'model_hash': parent.hash}, 0),  # an older file
+            (tmp_path / 'chosen', {'model_hash': parent.hash}, 1), (parent.path, {}, 1)):
+        file.write_text(json.dumps({'choices': other.to_json(), 'chosen_on': chosen_on}))
+        out = tmp_path / 'out'
+        shutil.rmtree(out, ignore_errors=True)
+        assert cli.main(['export', str(out), '--from', str(source), '--choices',
+                         str(file)]) == code
+        told = capsys.readouterr().err
+        if code:
+            assert 'choices.json: chosen on other weights' in told and not out.exists()
+        else:
+            assert load_artifact(out).choices == other
+
+
+def test_a_choice_says_on_which_graphs_it_was_made(tmp_path):
+    from wm_ros.cli.evaluate import _Model, _weights
+
+    parent = load_artifact(make_fake_artifact(tmp_path / 'parent'))
+    assert _weights(_Model(parent.path, 'auto', parent.hash, 0.3, None)) == {
+        'weights': weights_hash(parent)}
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'model.safetensors').touch()
+    assert _weights(_Model(tmp_path / 'run', 'checkpoint', 'f' * 64, 0.3, None)) == {}
+
+
+def test_choices_go_with_the_weights_of_a_run(tmp_path, capsys):
+    pytest.importorskip('torch', reason='a run is exported with torch')
+    pytest.importorskip('onnx', reason='export needs onnx')
+    from tiny_run import make_run
+
+    run, out = make_run(tmp_path / 'run'), tmp_path / 'out'
+    file, choices = tmp_path / 'choices.json', Choices(score_threshold=0.44)
+    export = ['export', str(out), '--folder', str(run), '--weights', 'float']
+    assert cli.main(export) == 0
+    neutral = load_artifact(out)
+    checkpoint = hashlib.sha256((run / 'model.safetensors').read_bytes()).hexdigest()
+    for chosen_on, code in (({'model_hash': 'f' * 64}, 1), ({'model_hash': checkpoint}, 0),
+                            ({'weights': weights_hash(neutral)}, 0)):
+        file.write_text(json.dumps({'choices': choices.to_json(), 'chosen_on': chosen_on}))
+        assert cli.main([*export, '--choices', str(file)]) == code
+        new = load_artifact(out)
+        if code:
+            assert 'other weights (ffffffffffff, here ' in capsys.readouterr().err
+            assert new.hash == neutral.hash, 'what was there stays'
+            continue
+        assert new.choices == choices and weights_hash(new) == weights_hash(neutral)
+        assert new.manifest['training'] == {**neutral.manifest['training'],
+                                            'chosen_on': chosen_on}
 
 
 def test_a_file_that_holds_no_choices_is_named(tmp_path, capsys):

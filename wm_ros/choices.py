@@ -77,7 +77,7 @@ def read_choices(path: Path) -> tuple[Choices, dict[str, Any]]:
     """
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
-        return Choices.from_json(found['choices']), found['chosen_on']
+        return Choices.from_json(found['choices']), dict(found['chosen_on'])
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f'{path}: {err}, want a file of `wm_ros evaluate --choose`') from err
 

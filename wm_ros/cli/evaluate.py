@@ -222,9 +222,20 @@ def _choose(arguments: argparse.Namespace) -> int:
               f'{point.recall:>8.3f}{point.epa:>8.3f}')
     choices, evidence = choose.choose_all(drives, existence, choose_threshold(points), observed)
     _write(arguments.choose, {'choices': choices.to_json(), 'reached': evidence,
-                              'chosen_on': _head(arguments, dataset, model)})
+                              'chosen_on': _head(arguments, dataset, model) | _weights(model)})
     print(choose.table(choices, evidence))
     return 0
+
+
+def _weights(model: _Model) -> dict[str, str]:
+    """Return the hash of an artifact's graphs, which other choices leave as it is."""
+    from wm_ros.evaluate.predictors import checkpoint_path
+    from wm_ros.runtime.artifact import load_artifact
+    from wm_ros.runtime.frames import weights_hash
+
+    if checkpoint_path(model.folder) is not None:
+        return {}       # `model_hash` is that of its weights
+    return {'weights': weights_hash(load_artifact(model.folder))}
 
 
 def _refuse_other_seeds(dataset: Dataset) -> None:

@@ -4,21 +4,24 @@ Write the artifact that the node runs: three INT8 and FP16 ONNX graphs with a ma
 `--weights` says which of a run's weights: `quantized` of `wm_ros quantize` (the default where they
 are there), `post-training`, which are calibrated and no more, or `float`, in FP32 throughout, to
 compare the others with. `--choices` are the numbers that `wm_ros evaluate --choose` found for these
-weights on validation drives; without them scores mean what they say and occupancy is the dense
-head's alone. With `--from` an artifact keeps its graphs, and its choices unless others are given.
-`--frames` writes future camera frames that were learnt on the artifact `--from`; beside it, as
-ARTIFACT-frames, is where they are looked for.
+weights on validation drives, and with others they are refused; without them scores mean what they
+say and occupancy is the dense head's alone. With `--from` an artifact keeps its graphs, and its
+choices unless others are given. `--frames` writes future camera frames that were learnt on the
+artifact `--from`; beside it, as ARTIFACT-frames, is where they are looked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wm_ros.choices import Choices
+    from wm_ros.runtime.artifact import Artifact
 
 WEIGHTS = ('quantized', 'post-training', 'float')
 
@@ -48,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.artifact is not None:
         return _from_artifact(arguments, found)
     from wm_ros.export.artifact import write_artifact
+    from wm_ros.runtime.artifact import load_artifact, rewrite
     from wm_ros.train.loop import load_model
     from wm_ros.train.quantize import QUANTIZED, post_training, up_to_date
 
@@ -63,11 +67,45 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f'{path}: made of another model.safetensors; run `wm_ros quantize`')
     else:
         path = post_training(folder)
-    model = load_model(path)
-    choices, chosen_on = found or (Choices(), {})
-    print(write_artifact(model, arguments.out, choices,
-                         {**training_notes(folder, weights), 'chosen_on': chosen_on}))
+    model, notes = load_model(path), {**training_notes(folder, weights), 'chosen_on': {}}
+    if found is None:
+        print(write_artifact(model, arguments.out, Choices(), notes))
+        return 0
+    # Which weights these are is known once they are exported; what is in OUT stays until then.
+    with tempfile.TemporaryDirectory() as neutral:
+        write_artifact(model, Path(neutral), Choices(), notes)
+        artifact = load_artifact(neutral)
+        refuse_other_weights(arguments.choices, found[1], artifact,
+                             hashlib.sha256(path.read_bytes()).hexdigest())
+        print(rewrite(artifact, arguments.out, _changes(artifact, found)))
     return 0
+
+
+def refuse_other_weights(path: Path, chosen_on: dict[str, Any], artifact: Artifact,
+                         checkpoint: str = '') -> None:
+    """
+    Raise ValueError where choices were made on other weights than an artifact's.
+
+    The same are those of an equal `weights_hash`, whatever the manifests say: float, post-training
+    and quantised weights of one run are three. In a file that does not tell it, the artifact itself
+    or the `checkpoint` (SHA-256) that it is exported from.
+    """
+    from wm_ros.runtime.frames import weights_hash
+
+    told, wanted = chosen_on.get('weights'), {weights_hash(artifact)}
+    if told is None:
+        told, wanted = chosen_on.get('model_hash'), {artifact.hash, checkpoint}
+    if not told or told not in wanted:
+        raise ValueError(f'{path}: chosen on other weights ({str(told)[:12]}, here '
+                         f'{", ".join(sorted(one[:12] for one in wanted if one))}); choose anew: '
+                         'wm_ros evaluate --choose')
+
+
+def _changes(artifact: Artifact, found: tuple[Choices, dict[str, Any]]) -> dict[str, Any]:
+    """Return what choices change in an artifact's manifest."""
+    choices, chosen_on = found
+    return {**choices.to_json(),
+            'training': {**artifact.manifest['training'], 'chosen_on': chosen_on}}
 
 
 def _from_artifact(arguments: argparse.Namespace,
@@ -78,12 +116,9 @@ def _from_artifact(arguments: argparse.Namespace,
     if arguments.weights is not None:
         raise ValueError('--weights: of a training run, want --folder with it')
     artifact = load_artifact(arguments.artifact)
-    changes: dict[str, Any] = {}
     if found is not None:
-        choices, chosen_on = found
-        changes = {**choices.to_json(),
-                   'training': {**artifact.manifest['training'], 'chosen_on': chosen_on}}
-    print(rewrite(artifact, arguments.out, changes))
+        refuse_other_weights(arguments.choices, found[1], artifact)
+    print(rewrite(artifact, arguments.out, _changes(artifact, found) if found else {}))
     return 0
 
 

@@ -41,7 +41,7 @@ def as_artifact(path: Path) -> Artifact:
 def _chosen(path: Path, weights: str) -> Choices:
     if path.exists():
         choices, chosen_on = read_choices(path)
-        if chosen_on['model_hash'] == weights:
+        if chosen_on.get('model_hash') == weights:
             return choices
     return Choices()
 
