@@ -83,6 +83,9 @@ def test_a_failure_is_one_line_and_1(arguments, named, capsys, tmp_path, monkeyp
     (['kitti', 'nowhere'], 'want OUT_BAG'),
     (['mine', 'nowhere', '--out', 'x', '--top', '0'], '--top of at least 1'),
     (['mine', 'nowhere', '--out', 'x', '--after', 'nan'], '--after of 0 or more'),
+    (['video', 'a', '--rig', 'r', '--out', 'x', '--start', '-5'], '--start -5: want 0 or more'),
+    (['video', 'a', '--rig', 'r', '--out', 'x', '--seconds', 'nan'], '--seconds nan: want 0'),
+    (['video', 'a', '--rig', 'r', '--out', 'x', '--stamp', 'inf'], '--stamp inf: want 0'),
     (['compare', 'a', 'b', '--expect', 'nan'], '--expect nan: want'),
     (['compare', 'a', 'b', '--expect', 'same'], '--expect same: want')])
 def test_wrong_options_are_one_line_and_2(arguments, named, capsys, tmp_path, monkeypatch):

@@ -8,10 +8,12 @@ made with the model's trained mask for it. `wm_ros replay` and `wm_ros report` t
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
 from wm_ros.cli.replacing import replacing
+from wm_ros.cli.usage import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     from wm_ros.data.video import write_video
     from wm_ros.rig import load_rig
 
+    for name in ('start', 'seconds', 'stamp'):
+        if not 0 <= getattr(arguments, name) < math.inf:
+            raise UsageError(f'--{name} {getattr(arguments, name):g}: want 0 or more')
     rig = load_rig(arguments.rig)
     with replacing(arguments.out, arguments.force):
         counts = write_video(arguments.out, rig, arguments.files, round(arguments.stamp * 1e9),
