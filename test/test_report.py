@@ -22,7 +22,13 @@ from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.truth import truth_message
 from wm_ros.evaluate import report_data
 from wm_ros.evaluate.recorded import forecasts_in, score, score_table
-from wm_ros.evaluate.report_data import gather, ground_picture, mosaic_layout, occupancy_picture
+from wm_ros.evaluate.report_data import (
+    gather,
+    ground_picture,
+    mosaic_layout,
+    occupancy_picture,
+    window_json,
+)
 from wm_ros.evaluate.report_health import health
 from wm_ros.evaluate.report_judged import Judged, held_moments, judged, moments_to_look_at
 from wm_ros.evaluate.report_page import write_page
@@ -233,6 +239,14 @@ def test_a_bag_without_pictures_still_gives_a_page(bags, tmp_path):
     assert main(['report', str(bags[0]), '--out', str(tmp_path / 'page.html')]) == 0
     data = data_of(tmp_path / 'page.html')
     assert data['cameras'] == [] and data['scores'] == [] and len(data['windows']) == WINDOWS
+
+
+def test_two_whose_ids_begin_alike_are_two():
+    ids = [bytes([7] * 4 + [i] * 12) for i in range(2)]
+    forecast = make_forecast([dataclasses.replace(make_agent((5 * i, 0)), track_id=track)
+                              for i, track in enumerate(ids)])
+    agents = window_json(forecast, None, 0, None)['a']
+    assert len({agent['i'] for agent in agents}) == 2
 
 
 def test_whose_the_predicted_frames_are_is_said(tmp_path, monkeypatch, capsys):
