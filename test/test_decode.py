@@ -1,5 +1,7 @@
 """Raw outputs to agents and layers, with values worked out by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -143,6 +145,24 @@ def test_layers_by_hand():
         assert (layer[0, :5] == 255).all()
         assert (layer[observed] <= 254).all()
     assert not np.shares_memory(layers.flow, raw['flow'])
+
+
+def test_layers_stay_as_they_are_when_the_next_are_decoded():
+    """What they are computed in is used again."""
+    rng = np.random.default_rng(0)
+    observed = rng.random((200, 200)) < 0.9
+
+    def decoded():
+        raw = outputs()
+        for name in ('occupancy', 'flow', 'road'):
+            raw[name][:] = rng.normal(0, 3, raw[name].shape)
+        return decode.decode_layers(raw, 0, decode.decode_ground(raw, observed))
+
+    first = decoded()
+    kept = [getattr(first, field.name).copy() for field in fields(first)]
+    decoded()
+    for field, values in zip(fields(first), kept, strict=True):
+        np.testing.assert_array_equal(getattr(first, field.name), values, field.name)
 
 
 def test_ground_is_observed_where_model_and_geometry_say_so():

@@ -1,5 +1,7 @@
 """What agents cover, drawn by hand: shares of cells, steps, motion, and what others see of it."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,17 @@ def test_boxes_point_where_they_go_and_flow_leads_back():
     untouched = np.zeros((7, 2, 200, 200), np.float32)
     footprints(agents(score=0.45, velocity=(0.0, 4.0), paths=paths)).write_flow(untouched)
     assert (untouched == 0).all()
+
+
+def test_the_motion_of_a_large_box_is_written_over_that_of_a_small_one():
+    bus, person = (agents(size=size, velocity=velocity) for size, velocity in (
+        ((12.0, 2.5), (4.0, 0.0)), ((1.0, 1.0), (0.0, 1.0))))
+    for tables in ((bus, person), (person, bus)):
+        both = AgentTable(*(np.concatenate([getattr(table, field.name) for table in tables])
+                            for field in fields(AgentTable)))
+        flow = np.zeros((7, 2, 200, 200), np.float32)
+        footprints(both).write_flow(flow)
+        np.testing.assert_allclose(flow[0, :, ROW, COL], [-2, 0], atol=1e-5)
 
 
 def test_the_forecast_is_the_weighted_sum_and_hidden_ground_is_never_free():

@@ -111,11 +111,12 @@ def _assign(tracks: list[_Track], stamp_ns: int, xy: np.ndarray,
     if not tracks or not len(xy):
         return {}
     seconds = np.array([(stamp_ns - track.stamp_ns) / NS for track in tracks])
-    velocity = np.stack([track.velocity for track in tracks])
-    expected = np.stack([track.xy for track in tracks]) + velocity * seconds[:, None]
-    distance = np.hypot(*np.moveaxis(xy[:, None] - expected[None], -1, 0))       # (A, tracks)
-    gate = np.minimum(GATE_M + GATE_PER_MPS * np.hypot(*velocity.T), MAX_GATE_M)
-    known = np.stack([track.classes for track in tracks])                        # (tracks, 8)
+    velocity = np.array([track.velocity for track in tracks])
+    expected = np.array([track.xy for track in tracks]) + velocity * seconds[:, None]
+    away = xy[:, None] - expected                                                # (A, tracks, 2)
+    distance = np.hypot(away[..., 0], away[..., 1])
+    gate = np.minimum(GATE_M + GATE_PER_MPS * np.hypot(velocity[:, 0], velocity[:, 1]), MAX_GATE_M)
+    known = np.array([track.classes for track in tracks])                        # (tracks, 8)
     overlap = np.minimum(classes[:, None], known[None]).sum(axis=-1)
     cost = distance + CLASS_COST_M * (1 - overlap)
     rows, columns = np.nonzero(distance <= gate)

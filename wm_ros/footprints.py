@@ -30,9 +30,8 @@ TURNED_BY_M = 0.5
 #: it is not unknown.
 SURE_FROM = 0.5
 MAX_FLOW_M = 60.0
-#: Boxes are drawn in square windows of these many cells, each in the least that holds it; the
-#: last holds any.
-_WINDOWS = (8, 16, 32, 80)
+#: Boxes come in the order of their size: up to these many cells, and more.
+_SIZES = (8, 16, 32)
 _STEPS = HORIZON_STEPS + 1
 
 
@@ -145,35 +144,47 @@ def _draw(place: np.ndarray, direction: np.ndarray, half: np.ndarray,
     length, width = (half + fade).T * one
     reach_u = np.abs(cos) * length + np.abs(sin) * width
     reach_v = np.abs(sin) * length + np.abs(cos) * width
-    window = np.searchsorted(_WINDOWS[:-1], 2 * np.maximum(reach_u, reach_v) + 1)
-    window[(u < -reach_u) | (u > grid.cols - 1 + reach_u)
-           | (v < -reach_v) | (v > grid.rows - 1 + reach_v)] = len(_WINDOWS)   # not on the grid
     slope = np.float32(grid.cell_m / 2) / fade                             # of probability, a cell
     at_edge = half / (2 * fade) + np.float32(0.5)
     most = np.minimum(half / fade, np.float32(1))
-    step = np.arange(len(place)) % _STEPS
-    parts = []
-    for i, side in enumerate(_WINDOWS):
-        box = np.flatnonzero(window == i)
-        if not len(box):
-            continue
-        offset = np.arange(side, dtype=np.float32)
-        col = np.rint(u[box] - (side - 1) / 2)[:, None] + offset            # (b, S)
-        row = np.rint(v[box] - (side - 1) / 2)[:, None] + offset
-        dx, dy, c, s = col - u[box, None], row - v[box, None], cos[box, None], sin[box, None]
-        inside = []
-        for axis, (by_col, by_row) in enumerate(((c * dx, s * dy), (-s * dx, c * dy))):
-            a = slope[box, axis, None]
-            off = np.abs((a * by_col)[:, None] + (a * by_row)[:, :, None])  # (b, rows, cols)
-            np.subtract(at_edge[box, axis, None, None], off, out=off)
-            inside.append(np.clip(off, 0, most[box, axis, None, None], out=off))
-        inside[0] *= ((col >= 0) & (col < grid.cols))[:, None]
-        inside[1] *= ((row >= 0) & (row < grid.rows))[:, :, None]
-        share = (inside[0] * inside[1]).reshape(-1)
-        there = np.flatnonzero(share)
-        corner = (step[box, None] * grid.rows + row.astype(np.intp)) * grid.cols
-        cell = corner[:, :, None] + col.astype(np.intp)[:, None]
-        parts.append((cell.reshape(-1)[there], share[there], box[there // side ** 2]))
-    if not parts:
-        return np.zeros(0, np.intp), np.zeros(0, np.float32), np.zeros(0, np.intp)
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    box, row, col = _cells_in_reach(u, v, reach_u, reach_v)
+    of_cell = np.column_stack([u, v, cos, sin, slope, at_edge, most])[box]  # (cells, 10)
+    u, v, c, s, slope_x, slope_y, edge_x, edge_y, most_x, most_y = of_cell.T
+    dx, dy = col.astype(np.float32) - u, row.astype(np.float32) - v
+    along = np.abs(slope_x * (c * dx) + slope_x * (s * dy))
+    across = np.abs(slope_y * (-s * dx) + slope_y * (c * dy))
+    share = np.minimum(np.maximum(edge_x - along, np.float32(0)), most_x)
+    share *= np.minimum(np.maximum(edge_y - across, np.float32(0)), most_y)
+    there = np.flatnonzero(share)
+    box = box[there]
+    return ((box % _STEPS * grid.rows + row[there]) * grid.cols + col[there], share[there], box)
+
+
+def _cells_in_reach(u: np.ndarray, v: np.ndarray, reach_u: np.ndarray,
+                    reach_v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Return box, row and column of every cell of the grid within reach of boxes (B,), in cells.
+
+    Smaller boxes come before larger ones, whose motion is written over theirs.
+    """
+    margin = np.float32(0.01)       # more than the rounding of what is computed from places
+    first_col, first_row = (np.maximum(np.ceil(at - reach - margin), 0).astype(np.int32)
+                            for at, reach in ((u, reach_u), (v, reach_v)))
+    cols = np.minimum(np.floor(u + reach_u + margin), OUTPUT_GRID.cols - 1).astype(np.int32)
+    rows = np.minimum(np.floor(v + reach_v + margin), OUTPUT_GRID.rows - 1).astype(np.int32)
+    cols = np.maximum(cols - first_col + 1, 0)
+    rows = np.maximum(rows - first_row + 1, 0)
+    order = np.argsort(np.searchsorted(_SIZES, 2 * np.maximum(reach_u, reach_v) + 1), kind='stable')
+    line, place = _counted(rows[order])
+    line = order[line]                                  # the box of every row of cells
+    row = place + first_row[line]
+    cell, place = _counted(cols[line])
+    box = line[cell]
+    return box, row[cell], place + first_col[box]
+
+
+def _counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of so many things of several kinds its kind and its number within that."""
+    ends = np.cumsum(counts)
+    kind = np.repeat(np.arange(len(counts)), counts)
+    return kind, np.arange(len(kind)) - (ends - counts)[kind]

@@ -87,14 +87,14 @@ class FeatureRing:
         first = WINDOW_FRAMES - len(entries)
         for i in range(first):  # places that were never filled: as if the rate had held before
             into.age_s[i] = (newest.stamp_ns - entries[0].stamp_ns + (first - i) * period) / NS
+        into.age_s[first:] = [(newest.stamp_ns - entry.stamp_ns) / NS for entry in entries]
         into.frame_mask[:first] = 0
+        into.frame_mask[first:] = there = [entry.present for entry in entries]
         into.now_from_frame[:] = 0
-        for i, entry in enumerate(entries, first):
-            into.age_s[i] = (newest.stamp_ns - entry.stamp_ns) / NS
-            into.frame_mask[i] = entry.present
-            if odometry and entry.present:
-                into.now_from_frame[i] = relative_pose(ego.odom_from_base,
-                                                       entry.ego.odom_from_base)
+        if odometry:
+            into.now_from_frame[first:][there] = relative_pose(
+                ego.odom_from_base,
+                np.array([entry.ego.odom_from_base for entry in entries if entry.present]))
         into.odometry_mask[0] = odometry
         return {'memory': self._maps[head:head + WINDOW_FRAMES],
                 'now_from_frame': into.now_from_frame, 'age_s': into.age_s,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import dist
 
 import numpy as np
 
@@ -82,8 +83,7 @@ def odometry_holds(used: Sequence[Entry]) -> bool:
     """Tell whether every set has its pose and no step between two is faster than anything."""
     if not used or any(entry.ego is None for entry in used):
         return False
-    for a, b in pairwise(used):
-        metres = np.hypot(*(b.ego.odom_from_base - a.ego.odom_from_base)[:2])
-        if metres > MAX_SPEED_MPS * (b.stamp_ns - a.stamp_ns) / NS + 1.0:
-            return False
-    return True
+    places = [entry.ego.odom_from_base[:2].tolist() for entry in used]
+    steps = zip(pairwise(places), pairwise(used), strict=True)
+    return not any(dist(here, there) > MAX_SPEED_MPS * (b.stamp_ns - a.stamp_ns) / NS + 1.0
+                   for (here, there), (a, b) in steps)
