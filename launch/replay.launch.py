@@ -46,7 +46,7 @@ def generate_launch_description():
             PythonLaunchDescriptionSource(
                 os.path.join(share, 'launch', 'world_model.launch.py')),
             launch_arguments={'use_sim_time': 'true'}.items()),
-        # After the include: the player, which publishes the images, has the same profile.
+        # After the include: the player, which publishes the images, has the profile set there.
         player,
         RegisterEventHandler(OnProcessExit(
             target_action=player, on_exit=[Shutdown(reason='the bag has ended')]))])

@@ -106,6 +106,24 @@ def test_outputs_live_in_the_same_arrays_and_nothing_is_allocated(backend, artif
     assert grown < 20_000    # one set of outputs has 3 MB
 
 
+def test_openvino_keeps_nothing_of_warming_up(artifact, monkeypatch):
+    """A copy of a window of maps would stay, 13 MB, and so would what the first runs free."""
+    openvino = pytest.importorskip('wm_ros.runtime.openvino')
+    steps = []
+    infer, back = openvino.Graph.infer, openvino.give_back_memory
+    monkeypatch.setattr(openvino.Graph, 'infer', lambda self, inputs: (
+        steps.append(self.name), infer(self, inputs)))
+    monkeypatch.setattr(openvino, 'give_back_memory', lambda: (steps.append('given back'), back()))
+    backend = create_backend('openvino', artifact, cameras=2, plans=1, threads=1)
+    try:
+        assert steps[-2:] == ['rollout', 'given back'] and set(steps) > set(GRAPHS)
+        assert all(not opened._given for opened in backend._graphs.values())
+        backend.run('fold', random_inputs(artifact, 'fold', plans=1))   # in the usual order
+        assert list(backend._graphs['fold']._given) == ['memory']
+    finally:
+        backend.close()
+
+
 @pytest.mark.parametrize('change,wanted', [
     ({'plans': np.zeros((2, 6, 3), np.float32)}, r'plans: want float32 \(3, 6, 3\), got .*2, 6'),
     ({'plans': np.zeros((3, 6, 3))}, 'got float64'),

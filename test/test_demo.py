@@ -12,6 +12,7 @@ from wm_ros.data.bag import BagReader, BagWriter
 from wm_ros.data.sim_bag import DriveSettings
 from wm_ros.demo import live, processes
 from wm_ros.demo.live import LiveRun, page_text, summarise
+from wm_ros.share import share_path
 
 #: How long anything may take on a machine that others use too.
 PATIENCE_S = 60.0
@@ -78,6 +79,35 @@ def test_the_profile_has_the_name_that_this_fast_dds_knows(tmp_path, monkeypatch
     with start(tmp_path, code) as child:
         child.wait(PATIENCE_S)
     assert child.last_lines(1) == f"['{name}']"
+
+
+def test_a_process_reads_the_profile_that_it_is_given(tmp_path):
+    code = 'import os; print([value for key, value in os.environ.items() if "_PROFILES_" in key])'
+    with start(tmp_path, code, profile='fastdds_node.xml') as child:
+        child.wait(PATIENCE_S)
+    assert child.last_lines(1) == f"['{share_path('params', 'fastdds_node.xml')}']"
+
+
+def test_the_profiles_differ_in_the_segment_alone():
+    """And the node's, all of which counts to its memory, is a quarter of the drivers'."""
+    node, large = (share_path('params', f'fastdds_{name}.xml').read_text() for name in
+                   ('node', 'large_messages'))
+    settings = [text[text.index('<dds'):] for text in (node, large)]
+    assert settings[0].replace('16777216', '67108864').replace('"node"', '"large_messages"') == (
+        settings[1])
+
+
+def test_peak_memory_is_in_millions_of_bytes(tmp_path):
+    if not os.path.exists('/proc/self/statm'):
+        pytest.skip('this kernel does not tell: no /proc/self/statm')
+    code = ('import mmap, time; block = bytearray(200_000_000); '
+            'print(int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE, flush=True); '
+            'time.sleep(60)')
+    with start(tmp_path, code) as child:
+        assert live.wait_until(lambda: child.last_lines(1).isdigit(), PATIENCE_S, (child,))
+        resident_mb = int(child.last_lines(1)) / 1e6
+        assert processes.peak_memory_mb(child.pid) == pytest.approx(resident_mb, rel=0.02)
+    assert processes.peak_memory_mb(2 ** 22 + 1) is None       # nobody's
 
 
 def test_what_a_process_waited_for_a_processor_is_that_of_its_thread_that_waited_longest():

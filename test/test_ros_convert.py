@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from wm_ros.msg import EgoPlan as EgoPlanMessage
 from wm_ros.msg import WindowInfo as WindowInfoMessage
 from wm_ros.ros import convert
 from wm_ros.ros.markers import markers_message
+from wm_ros.ros.outputs import serialised
+from wm_ros.share import share_path
 from wm_ros.timed_plan import PlanError, plan_from_message
 from wm_ros.types import (
     AgentForecast,
@@ -288,6 +291,15 @@ def test_occupancy_and_flow_survive_the_wire():
     assert isinstance(flow, OccupancyFlow)
     assert flow.metres_per_unit == 0.125
     assert flow.dx[2 * 40000 + 100 * 200 + 120] == -20
+
+
+def test_the_nodes_segment_holds_ten_forecasts_with_all_their_messages():
+    """What a subscriber that is a second behind has not taken yet; more would be sent again."""
+    made = forecast()
+    sizes = [len(data) for data in serialised(replace(made, agents=100 * made.agents))]
+    profile = ElementTree.parse(share_path('params', 'fastdds_node.xml'))
+    segment, = (int(item.text) for item in profile.iter() if item.tag.endswith('segment_size'))
+    assert 10 * sum(sizes) < segment
 
 
 def test_grids_say_percent_and_unknown_and_end_at_the_horizon():

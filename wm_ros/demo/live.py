@@ -86,7 +86,8 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
                   [str(out), '--topics', f'{NODE}/.*', '/diagnostics', '--log', str(record_log)],
                   folder / 'recorder.log', domain, end_s=60.0) as recorder,
           Process('node', 'wm_ros.ros.main', node_arguments, folder / 'node.log',
-                  domain, end_s=60.0, fatal='on_configure: ') as node):
+                  domain, end_s=60.0, fatal='on_configure: ',
+                  profile='fastdds_node.xml') as node):
         say('node: starting')
         start = time.monotonic()
         if not wait_until(lambda: agents in recorded(record_log), START_S, (node, recorder)):

@@ -24,10 +24,12 @@ class Process:
 
     A context manager: on the way out the process gets SIGINT, and SIGKILL where that does not help
     within `end_s`. One whose log has a line with `fatal` in it has failed, though it may live on.
+    `profile` is the file in params/ that Fast DDS reads.
     """
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path,
-                 domain: int, end_s: float = 10.0, fatal: str | None = None) -> None:
+                 domain: int, end_s: float = 10.0, fatal: str | None = None,
+                 profile: str = 'fastdds_large_messages.xml') -> None:
         self.name = name
         self._fatal = fatal
         self._log = log
@@ -35,7 +37,7 @@ class Process:
         environment = child_environment(ROS_DOMAIN_ID=str(domain), PYTHONUNBUFFERED='1',
                                         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
         # Camera pictures overflow the shared memory of Fast DDS as it comes.
-        environment[profile_variable()] = str(share_path('params', 'fastdds_large_messages.xml'))
+        environment[profile_variable()] = str(share_path('params', profile))
         with log.open('wb') as out:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments], stdout=out, stderr=subprocess.STDOUT,
@@ -107,7 +109,7 @@ def peak_memory_mb(pid: int) -> float | None:
     try:
         for line in Path(f'/proc/{pid}/status').read_text().splitlines():
             if line.startswith('VmHWM:'):
-                return int(line.split()[1]) / 1024
+                return int(line.split()[1]) * 1024 / 1e6      # the kernel's kB are 1024 bytes
     except OSError:
         pass
     return None

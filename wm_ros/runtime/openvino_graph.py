@@ -13,7 +13,11 @@ from wm_ros.runtime.artifact import Artifact
 from wm_ros.runtime.backend import BackendError, LoadedGraph
 from wm_ros.runtime.openvino_attention import rewrite_keys
 from wm_ros.runtime.openvino_fold import BY_FRAME, split_newest
-from wm_ros.runtime.openvino_layout import channels_first, channels_last, hold_channels_last
+from wm_ros.runtime.openvino_layout import (
+    channels_last,
+    hold_channels_last,
+    zeros_channels_last,
+)
 from wm_ros.runtime.openvino_lift import rewrite_lifts
 from wm_ros.runtime.openvino_pool import rewrite_pools
 from wm_ros.runtime.openvino_resize import Raised, raise_all, small_map, take_resizes
@@ -47,8 +51,7 @@ class Graph(LoadedGraph):
         names = {item.name for item in (*self.spec.inputs, *self.spec.outputs)}
         self._last = held_last & names
         for name in self._last & set(self.outputs):
-            turned = channels_last(self.outputs[name])
-            self.outputs[name] = channels_first(np.zeros(turned.shape, turned.dtype))
+            self.outputs[name] = zeros_channels_last(self.outputs[name])
         self._threads = settings.threads
         self.kernels = Counter()
         self._stages: list[list[Branch]] = []
@@ -160,6 +163,11 @@ class Graph(LoadedGraph):
         for early, output in self._early:
             np.copyto(output, early)
         raise_all(self._raised, self._helpers, self._threads)
+
+    def zeros(self) -> dict[str, np.ndarray]:
+        """Return inputs of zeros, maps as a predictor keeps them: others would be copied."""
+        return {name: zeros_channels_last(array) if name in self._last else array
+                for name, array in super().zeros().items()}
 
     def close(self) -> None:
         self._wait()

@@ -42,6 +42,12 @@ def channels_first(maps: np.ndarray) -> np.ndarray:
     return np.moveaxis(maps, -1, -3)
 
 
+def zeros_channels_last(maps: np.ndarray) -> np.ndarray:
+    """Return zeros like maps (..., C, R, R), with the channels innermost in memory."""
+    turned = channels_last(maps)
+    return channels_first(np.zeros(turned.shape, turned.dtype))
+
+
 def _turned_input(old: ov.Node) -> ov.Node:
     """Put in a parameter's place one with channels innermost, and the way back behind it."""
     shape, named = list(old.get_output_shape(0)), old.output(0).get_names()
