@@ -135,3 +135,6 @@ class _Later:
 
     def write(self, topic, stamp, msg):
         self._writer.write(topic, stamp + self._delay_ns, msg)
+
+    def write_raw(self, topic, type_name, stamp, cdr):
+        self._writer.write_raw(topic, type_name, stamp + self._delay_ns, cdr)
