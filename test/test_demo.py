@@ -161,6 +161,13 @@ def test_a_run_without_a_valid_forecast_still_has_a_summary(tmp_path):
     assert 'none' in page_text(summary, [])
 
 
+def test_one_set_has_no_rate(tmp_path):
+    summary = summarise(*live_run(tmp_path, sets=1, lost=()), scores=None)
+    json.dumps(summary, allow_nan=False)
+    assert summary['rate_in_hz'] is None
+    assert 'camera sets in               1\n' in page_text(summary, [])
+
+
 def test_a_drive_is_made_once(tmp_path, monkeypatch):
     from wm_ros.cli import demo
     from wm_ros.data import sim_bag

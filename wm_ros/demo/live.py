@@ -8,6 +8,7 @@ to the middleware, and when the recorder had the forecast for it, both on the ho
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -194,15 +195,17 @@ def summarise(run: LiveRun, forecasts: list[Any], scores: dict[str, Any] | None)
     first = min((f.stamp_ns for f in valid), default=None)
     after = [stamp for stamp in run.sets if first is not None and stamp >= first]
     latency = [run.latency_ms[f.stamp_ns] for f in valid if f.stamp_ns in run.latency_ms]
-    span_s = (run.sets[-1] - run.sets[0]) / 1e9 if len(run.sets) > 1 else float('nan')
+    span_s = (run.sets[-1] - run.sets[0]) / 1e9 if len(run.sets) > 1 else None
+
+    def rate(count: int) -> float | None:
+        return None if span_s is None else round(max(count - 1, 0) / span_s, 2)
 
     def percentile(q: float) -> float | None:
         return round(float(np.percentile(latency, q)), 1) if latency else None
 
     return {
         'sets': len(run.sets), 'forecasts': len(by_stamp),
-        'rate_in_hz': round((len(run.sets) - 1) / span_s, 2),
-        'rate_out_hz': round(max(len(by_stamp) - 1, 0) / span_s, 2),
+        'rate_in_hz': rate(len(run.sets)), 'rate_out_hz': rate(len(by_stamp)),
         'dropped': len(set(run.sets) - set(by_stamp)), 'node_counts': node_counts(run.bag),
         'sets_before_first_valid': len(run.sets) - len(after),
         'valid_share_after_first': (sum(s in by_stamp and by_stamp[s].valid for s in after)
@@ -224,10 +227,14 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
     def line(name: str, text: str) -> str:
         return f'  {name:<28} {text}'
 
+    def counted(name: str, rate: str) -> str:
+        every = '' if summary[rate] is None else f' at {summary[rate]:.1f} Hz'
+        return f'{summary[name]}{every}'
+
     lines = [
         'Live node on a simulated drive', '',
-        line('camera sets in', f'{summary["sets"]} at {summary["rate_in_hz"]:.1f} Hz'),
-        line('forecasts out', f'{summary["forecasts"]} at {summary["rate_out_hz"]:.1f} Hz'),
+        line('camera sets in', counted('sets', 'rate_in_hz')),
+        line('forecasts out', counted('forecasts', 'rate_out_hz')),
         line('dropped', f'{summary["dropped"]}{_causes(summary["node_counts"])}'),
         line('first valid forecast', f'set {summary["sets_before_first_valid"] + 1}, then '
              f'{100 * summary["valid_share_after_first"]:.1f} % valid'),
@@ -237,7 +244,7 @@ def page_text(summary: dict[str, Any], table: list[list[str]]) -> str:
         line('  of that, inside the node', _stages(summary['node_stages_p50_ms'])),
         line('node', f'started in {summary["node_start_s"]:.1f} s, ended in '
              f'{summary["node_exit_s"]:.1f} s, peak memory '
-             f'{summary["node_peak_memory_mb"] or float("nan"):.0f} MB, waited '
+             f'{summary["node_peak_memory_mb"] or math.nan:.0f} MB, waited '
              f'{summary["node_waited_s"]:.1f} s for a CPU'),
         line('model', f'{summary["model_hash"][:12]}, ' + ', '.join(
             f'{stage} {form}' for stage, form in sorted(summary['precision'].items())))]

@@ -112,6 +112,18 @@ def box_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
             'size': (box[:, 4:7] - size).abs().sum() / count}
 
 
+def agent_losses(outputs: dict[str, torch.Tensor], agents: torch.Tensor, use: torch.Tensor,
+                 stress: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """Return all that stage two asks of rows of agents, weighted; as `trajectory_loss`."""
+    box = box_loss(outputs, agents, use)
+    paths = trajectory_loss(outputs, agents, use, stress)
+    return {'class': 0.2 * box['class'],
+            'box': 0.4 * box['place'] + 0.2 * box['heading'] + 0.1 * box['size'],
+            'speed': 0.3 * box['speed'],
+            'path': 0.8 * paths['path'], 'likelihood': 0.15 * paths['likelihood'],
+            'mode': 0.6 * paths['mode']}
+
+
 def laplace(error: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
     """Negative log likelihood of an absolute error under a Laplace law of that deviation."""
     return math.sqrt(2) * error * torch.exp(-log_sigma) + log_sigma

@@ -32,6 +32,8 @@ from wm_ros.train.targets import INFLUENCED_STRESS, collate, influenced, inside,
 PAIRS, OTHERS, RATE, WARMUP = 6, 12, 5e-3, 50
 #: Fewer pairs would be learnt by heart.
 ENOUGH = 8
+#: Clips of which one window is among the others: so many show what everybody else does.
+OTHER_CLIPS = 800
 
 Table = dict[str, torch.Tensor]
 
@@ -102,19 +104,22 @@ def learn(model: WorldModel, told: Table, others: Table, folder: Path,
 def tables_of(model: WorldModel, store: ClipStore,
               device: torch.device) -> tuple[Table, Table] | None:
     """
-    Return queries and truth of all windows told twice to another end, and of one window a clip.
+    Return queries and truth of windows told twice to another end, and of one window of some clips.
 
     `queries` (M, A, D), `places` (M, A, 2), `plans` (M, 6, 3), `agents` (M, 64, 29), `stress`
     (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego vehicle
     brakes. None where there are too few of those.
     """
     told, others = [], []
-    for path in store.paths():
+    paths = store.paths()
+    beside = set(np.random.default_rng(0).permutation(len(paths))[:OTHER_CLIPS].tolist())
+    for i, path in enumerate(paths):
         with np.load(path) as file:
             count = len(file['ends'])
             if influenced(file).any():
                 told.append(rows_of(model, dict(file), (count - 2, count - 1), device))
-            others.append(rows_of(model, dict(file), (0,), device))
+            if i in beside:
+                others.append(rows_of(model, dict(file), (0,), device))
     print(f'plan: {len(told)} windows that are told twice to another end', file=sys.stderr,
           flush=True)
     if len(told) < ENOUGH:

@@ -200,8 +200,6 @@ class WindowTrainer(nn.Module):
         rows = {name: outputs[name][:, :agents.shape[1]] for name in AGENT_OUTPUTS}
         weight = ground_weight(batch)
         occupancy, flow = (batch[name][:, outputs['steps']] for name in ('occupancy', 'flow'))
-        box = losses.box_loss(rows, agents, use)
-        paths = losses.trajectory_loss(rows, agents, use, batch.get('stress'))
         more = (companion_losses(self.model.agents, outputs, batch, use)
                 if self.config.companions else {})
         return {
@@ -211,11 +209,7 @@ class WindowTrainer(nn.Module):
             'motion': 0.1 * losses.motion_loss(outputs['motion'], agents, use),
             'ground': losses.ground_loss(outputs['road'], outputs['observed'], batch['road'],
                                          batch['observed']),
-            'class': 0.2 * box['class'],
-            'box': 0.4 * box['place'] + 0.2 * box['heading'] + 0.1 * box['size'],
-            'speed': 0.3 * box['speed'],
-            'path': 0.8 * paths['path'], 'likelihood': 0.15 * paths['likelihood'],
-            'mode': 0.6 * paths['mode'], **more}
+            **losses.agent_losses(rows, agents, use, batch.get('stress')), **more}
 
 
 @torch.no_grad()
