@@ -170,19 +170,23 @@ def test_one_set_has_no_rate(tmp_path):
 
 def test_a_drive_is_made_once(tmp_path, monkeypatch):
     from wm_ros.cli import demo
-    from wm_ros.data import sim_bag
-    made = []
+    from wm_ros.data import render_cache, sim_bag
+    made, code = [], []
 
     def write(path, settings, progress):
         made.append(settings)
         with BagWriter(path) as writer:
             writer.note('simulated', settings.text())
+            writer.note('simulator', code[0])
             writer.write_raw('/odometry', 'nav_msgs/msg/Odometry', 1, b'\0\1\0\0')
 
     monkeypatch.setattr(sim_bag, 'write_drive', write)
-    for seed in (1, 1, 2):
+    for seed, version in ((1, render_cache.code_version()), (1, 'of another day'), (2, 'the same')):
+        code[:] = [version]
         demo.prepare_drive(tmp_path / 'drive', DriveSettings(seed, 1.0))
     assert [s.seed for s in made] == [1, 2]
+    demo.prepare_drive(tmp_path / 'drive', DriveSettings(2, 1.0))       # drawn by another simulator
+    assert [s.seed for s in made] == [1, 2, 2]
     with BagReader(tmp_path / 'drive') as reader:
         assert 'seed=2' in reader.notes['simulated']
 

@@ -85,18 +85,19 @@ def prepare_drive(path: Path, settings: object) -> None:
     """
     Write the drive, unless a whole one with the same settings lies there already.
 
-    One with other settings is replaced. Raises FileExistsError for anything else that is there.
+    One with other settings, or of another version of the simulator, is replaced. Raises FileExistsError for anything else that is there.
     """
     from wm_ros.data.bag import BagError, BagReader
+    from wm_ros.data.render_cache import code_version
     from wm_ros.data.sim_bag import write_drive
 
     if path.exists():
         try:
             with BagReader(path) as reader:
-                found = reader.notes.get('simulated')
+                found, code = reader.notes.get('simulated'), reader.notes.get('simulator')
         except BagError:
-            found = None
-        if found == settings.text():
+            found = code = None
+        if (found, code) == (settings.text(), code_version()):
             say(f'{path}: there already')
             return
         if found is None:

@@ -22,6 +22,7 @@ import numpy as np
 from wm_ros.data.bag import TRUTH_TOPIC, BagWriter
 from wm_ros.data.messages import bag_types, typestore
 from wm_ros.data.truth import truth_message
+from wm_ros.data.render_cache import code_version
 from wm_ros.geometry import wrap_angle
 from wm_ros.types import CameraModel, CameraRig, EgoState, Truth
 
@@ -85,6 +86,7 @@ def write_drive(path: Path | str, settings: DriveSettings, storage: str = 'mcap'
     odometry = _odometry_states([drive.ego(i) for i in range(drive.n)], stamps)
     with BagWriter(path, storage) as writer:
         writer.note('simulated', settings.text())
+        writer.note('simulator', code_version())
         writer.note('cameras', ' '.join(rig.names))
         writer.write('/tf_static', stamps[0], static_transforms(rig, stamps[0]), latched=True)
         for i, (pictures, truth) in enumerate(_rendered(settings, drive.n, workers)):
