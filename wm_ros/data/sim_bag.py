@@ -21,8 +21,8 @@ import numpy as np
 
 from wm_ros.data.bag import TRUTH_TOPIC, BagWriter
 from wm_ros.data.messages import bag_types, typestore
-from wm_ros.data.truth import truth_message
 from wm_ros.data.render_cache import code_version
+from wm_ros.data.truth import truth_message
 from wm_ros.geometry import wrap_angle
 from wm_ros.types import CameraModel, CameraRig, EgoState, Truth
 
