@@ -85,7 +85,8 @@ def prepare_drive(path: Path, settings: object) -> None:
     """
     Write the drive, unless a whole one with the same settings lies there already.
 
-    One with other settings, or of another version of the simulator, is replaced. Raises FileExistsError for anything else that is there.
+    One with other settings, or of another version of the simulator, is replaced. Raises
+    FileExistsError for anything else that is there.
     """
     from wm_ros.data.bag import BagError, BagReader
     from wm_ros.data.render_cache import code_version
