@@ -216,3 +216,10 @@ def test_a_teacher_without_the_drives_is_refused(folders, tmp_path):
         distill(tmp_path, folders[1], Settings(preset='tiny', seed=1, window_clips=3),
                 DistillSettings())
     assert (folders[1] / 'windows' / f'clip_{WINDOW_SEED:07d}.npz').exists()
+
+
+def test_a_teacher_that_is_not_there_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match='no model.safetensors; want the folder of a teacher'):
+        distill(tmp_path / 'student', tmp_path / 'techer', Settings(preset='tiny'),
+                DistillSettings())
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from wm_ros.train.encode import calibration_frames  # noqa: E402
 from wm_ros.train.loop import load_model  # noqa: E402
 from wm_ros.train.stages import FrameTrainer  # noqa: E402
 from wm_ros.train.store import ClipStore, complete  # noqa: E402
-from wm_ros.train.warm import load_heads  # noqa: E402
+from wm_ros.train.warm import load_heads, load_start  # noqa: E402
 
 
 @pytest.fixture
@@ -93,6 +93,14 @@ def test_stage_two_alone_wants_streams(student, tmp_path):
     (student / 'windows').rmdir()
     with pytest.raises(ValueError, match='windows/'):
         pipeline.window_stage(tmp_path / 'teacher', settings(student))
+
+
+@pytest.mark.parametrize('kept', [0, 100, 5000])
+def test_a_checkpoint_that_was_cut_off_is_named(student, kept):
+    path = student / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r'model.safetensors: want a whole checkpoint'):
+        load_start(student)
 
 
 def test_a_run_without_clips_says_so(tmp_path):

@@ -169,6 +169,9 @@ def answer(teacher: Path, settings: Settings) -> ClipStore:
 
     Of several processes nobody asks: that is for a call before them.
     """
+    if not (teacher / 'model.safetensors').is_file():
+        raise ValueError(f"{teacher}: no model.safetensors; want the folder of a teacher's "
+                         'finished run')
     if 'WORLD_SIZE' in os.environ:
         return answer_store(teacher)
     seeds = window_seeds(settings)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 
 from wm_ros.export.weights import load_artifact_model
@@ -26,7 +25,7 @@ from wm_ros.runtime.frames import weights_hash
 from wm_ros.sim.seeds import TRAIN_END
 from wm_ros.train.config import Settings
 from wm_ros.train.future import RATE_HZ, future_clip, rig_of, scene
-from wm_ros.train.loop import Schedule, fit, step_reached
+from wm_ros.train.loop import Schedule, fit, step_reached, tensors_of
 from wm_ros.train.parallel import joined
 from wm_ros.train.pipeline import begin, seeds_of, workers
 from wm_ros.train.stages import Batches
@@ -139,7 +138,7 @@ def learnt_on(path: Path) -> str:
 
     Raises ValueError for another checkpoint.
     """
-    stored = load_file(path)
+    stored = tensors_of(path)
     if 'weights' not in stored:
         raise ValueError(f'{path}: want a checkpoint of `wm_ros train --stage frames`, got one '
                          f'with {", ".join(sorted(stored)[:3]) or "nothing"}')
@@ -149,7 +148,7 @@ def learnt_on(path: Path) -> str:
 def load_decoder(path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of the `FrameDecoder` in a checkpoint of this stage."""
     start = 'frames.'
-    return {name.removeprefix(start): value for name, value in load_file(path).items()
+    return {name.removeprefix(start): value for name, value in tensors_of(path).items()
             if name.startswith(start)}
 
 

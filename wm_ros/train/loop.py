@@ -6,11 +6,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -141,17 +143,31 @@ def resume(model: nn.Module, optimiser: Optimiser, folder: Path,
     path = folder / f'{stage}.safetensors'
     if not path.exists():
         return 0, 0.0
-    model.load_state_dict(load_file(path))
-    optimiser.load(load_file(folder / f'{stage}.optimiser.safetensors'))
+    model.load_state_dict(tensors_of(path))
+    optimiser.load(tensors_of(folder / f'{stage}.optimiser.safetensors'))
     notes = notes_of(path)
     return int(notes['step']), float(notes['elapsed_s'])
 
 
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint; ValueError for a file that is none, or not whole."""
+    with _whole(path):
+        return load_file(path)
+
+
 def notes_of(path: Path) -> dict[str, str]:
-    """Return the notes that a checkpoint carries."""
-    from safetensors import safe_open
-    with safe_open(path, 'pt') as file:
+    """Return the notes that a checkpoint carries; ValueError as `tensors_of`."""
+    with _whole(path), safe_open(path, 'pt') as file:
         return file.metadata() or {}
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as err:
+        raise ValueError(f'{path}: want a whole checkpoint, got a file that is none ({err})') \
+            from err
 
 
 def step_reached(folder: Path, stage: str) -> int:
@@ -167,7 +183,7 @@ def load_model(path: Path) -> WorldModel:
         raise ValueError(f'{path}: want a checkpoint with a model config, got notes '
                          f'{sorted(notes)}')
     model = build_model(ModelConfig.from_dict(json.loads(notes['config'])))
-    weights = load_file(path)
+    weights = tensors_of(path)
     if not any(name.endswith('.running_mean') for name in weights):
         fold_batch_norms(model)     # a quantised checkpoint: its norms were folded before
     model.load_state_dict(weights)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from wm_ros.export.artifact import calibrate_dynamics, calibrate_encoder
@@ -34,7 +33,7 @@ from wm_ros.model.quant import (
 )
 from wm_ros.model.world_model import WorldModel
 from wm_ros.train.encode import calibration_frames, calibration_windows
-from wm_ros.train.loop import Schedule, fit, load_model, notes_of, save_model
+from wm_ros.train.loop import Schedule, fit, load_model, notes_of, save_model, tensors_of
 from wm_ros.train.match import map_gap, output_gaps
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore
@@ -119,7 +118,7 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     trainer = FrameTrainer(model.config)
     # A distilled student's checkpoint has projections beside, which are not needed any more.
     lacking = trainer.load_state_dict({name: value for name, value
-                                       in load_file(folder / 'frame.safetensors').items()
+                                       in tensors_of(folder / 'frame.safetensors').items()
                                        if not name.startswith('project_')}, strict=False)
     # A run may have begun as one that had less of what no single frame has or asks for.
     unknown = [name for name in (*lacking.missing_keys, *lacking.unexpected_keys)

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from wm_ros.export.weights import load_artifact_model
 from wm_ros.model.quant import ConvBlock, NormedConv, Quantizer, fold_batch_norms
 from wm_ros.model.world_model import WorldModel
-from wm_ros.train.loop import load_model
+from wm_ros.train.loop import load_model, tensors_of
 
 
 def load_start(path: Path) -> WorldModel:
@@ -36,7 +35,7 @@ def load_heads(trainer: nn.Module, start: Path, stage: str) -> None:
     path = start / f'{stage}.safetensors'
     if path.is_file():
         own = trainer.state_dict()
-        trainer.load_state_dict({name: value for name, value in load_file(path).items()
+        trainer.load_state_dict({name: value for name, value in tensors_of(path).items()
                                  if not name.startswith('model.') and name in own
                                  and value.shape == own[name].shape}, strict=False)
 
