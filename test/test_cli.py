@@ -87,7 +87,8 @@ def test_a_failure_is_one_line_and_1(arguments, named, capsys, tmp_path, monkeyp
     (['video', 'a', '--rig', 'r', '--out', 'x', '--seconds', 'nan'], '--seconds nan: want 0'),
     (['video', 'a', '--rig', 'r', '--out', 'x', '--stamp', 'inf'], '--stamp inf: want 0'),
     (['compare', 'a', 'b', '--expect', 'nan'], '--expect nan: want'),
-    (['compare', 'a', 'b', '--expect', 'same'], '--expect same: want')])
+    (['compare', 'a', 'b', '--expect', 'same'], '--expect same: want'),
+    (['compare', 'a', 'b', '--top', '-1'], '--top -1: want 0')])
 def test_wrong_options_are_one_line_and_2(arguments, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2

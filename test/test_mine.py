@@ -14,6 +14,7 @@ from wm_ros.cli.main import main
 from wm_ros.data.bag import BagReader, BagWriter
 from wm_ros.data.clip import cut, recorded_after_ns
 from wm_ros.evaluate.bag_forecasts import has_forecasts
+from wm_ros.evaluate.mining import find
 from wm_ros.evaluate.moments import Moment, worst
 from wm_ros.evaluate.recorded import forecasts_in
 from wm_ros.replay import ForecastWriter
@@ -96,6 +97,17 @@ def test_a_bag_of_pictures_is_forecast_first(bags, tmp_path, capsys):
     assert clip['model_hash']
     with BagReader(tmp_path / 'clips' / 'clip_01') as reader:
         assert has_forecasts(reader) and set(reader.camera_topics()) == {'front', 'back'}
+
+
+def test_the_pictures_are_taken_from_where_it_is_told(bags, tmp_path):
+    """A recording with pictures of its own, beside the one that is named."""
+    both = tmp_path / 'both'
+    with BagReader(bags[1]) as pictures, BagReader(bags[0]) as told, BagWriter(both) as writer:
+        for reader in (pictures, told):
+            for topic, type_name, stamp, data in reader.raw():
+                writer.write_raw(topic, type_name, stamp, data)
+    assert find(both, None, tmp_path / 'a').sources == (both,)
+    assert find(both, bags[1], tmp_path / 'b').sources == (both, bags[1])
 
 
 def test_what_cannot_be_mined_is_named(bags, tmp_path, capsys):

@@ -175,6 +175,12 @@ def test_a_data_set_is_all_scenes(folder):
     assert len(dataset.open_drive('scene-0002')) == int(SECONDS * 12)
 
 
+def test_the_rig_of_all_scenes_is_none(folder, tmp_path, capsys):
+    assert main(['nuscenes', str(folder), '--all', '--out', str(tmp_path / 'x'), '--rig-file',
+                 str(tmp_path / 'rig.yaml')]) == 2
+    assert 'want --scene' in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_what_is_missing_is_named(folder, tmp_path, capsys):
     with pytest.raises(NuscenesError, match="no scene 'x'; there are scene-0001, scene-0002"):
         load_scene(folder, 'x')

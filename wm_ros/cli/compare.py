@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate.scores import Scores
 
     limit = _limit(arguments.expect)
+    if arguments.top < 0:
+        raise UsageError(f'--top {arguments.top}: want 0 or more windows')
     sides = [side_of(text, arguments.backend) for text in (arguments.a, arguments.b)]
     windows, scores = [], ([], [], [])
     alone = [0, 0]

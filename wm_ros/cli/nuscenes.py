@@ -38,12 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is None:
         raise UsageError('want --out: where to write')
+    if arguments.rig_file and not arguments.scene:
+        raise UsageError('--rig-file: of one scene, want --scene; every scene has its own rig')
     for name in names if arguments.all else [arguments.scene]:
         drive = load_scene(arguments.folder, name)
         out = arguments.out / name if arguments.all else arguments.out
         with replacing(out, arguments.force):
             pictures = write_recorded(out, drive, arguments.storage, Progress(name, 'camera sets'))
-        if arguments.rig_file and arguments.scene:
+        if arguments.rig_file:
             arguments.rig_file.write_text(rig_to_yaml(drive.rig), encoding='utf-8')
         labels = sum(len(track.stamps_ns) for track in drive.tracks)
         print(f'{out}: {len(drive)} sets of {len(drive.rig)} cameras, {pictures} pictures, '

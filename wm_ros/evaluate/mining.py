@@ -42,12 +42,12 @@ def find(bag: Path, source: Path | None, work: Path, artifact: Path | None = Non
     """
     Score every moment of a bag; forecasts that had to be made are written to the bag `work`.
 
-    `source` is the bag with the pictures where `bag` has none; without it, the one that `bag` says
-    it was replayed from. Raises BagError where there are neither pictures nor where to find them.
+    `source` is the bag with the pictures; without it that is `bag`, or where it has none, the one
+    that it says it was replayed from. Raises BagError where there are neither pictures nor where to find them.
     """
     with BagReader(bag) as reader:
         fresh = artifact is not None or not has_forecasts(reader)
-        inputs = bag if reader.camera_topics() else source or replayed_from(reader)
+        inputs = source or (bag if reader.camera_topics() else replayed_from(reader))
     if inputs is None:
         raise BagError(f'{bag}: no camera topic in it; name the bag with the pictures: --input')
     scorer = SelfScorer()
