@@ -43,7 +43,8 @@ def find(bag: Path, source: Path | None, work: Path, artifact: Path | None = Non
     Score every moment of a bag; forecasts that had to be made are written to the bag `work`.
 
     `source` is the bag with the pictures; without it that is `bag`, or where it has none, the one
-    that it says it was replayed from. Raises BagError where there are neither pictures nor where to find them.
+    that it says it was replayed from. Raises BagError where there are neither pictures nor where
+    to find them.
     """
     with BagReader(bag) as reader:
         fresh = artifact is not None or not has_forecasts(reader)
