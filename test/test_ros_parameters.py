@@ -49,6 +49,24 @@ def test_parameters_of_ros_itself_are_left_alone():
         'use_sim_time': True, 'qos_overrides./odometry.subscription.depth': 3}) == []
 
 
+def test_a_whole_number_is_a_double_where_one_is_wanted():
+    """`sync_tolerance_ms: 40` in a file is an integer to ROS."""
+    rclpy = pytest.importorskip('rclpy')
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+    with rclpy.init():
+        node = Node('whole', parameter_overrides=[
+            Parameter('sync_tolerance_ms', value=40), Parameter('odometry_wait_ms', value=501),
+            Parameter('min_frames', value=12), Parameter('publish_flow', value=1)])
+        assert parameters.declare(node) == [
+            'parameter odometry_wait_ms: want at most 500.0, got 501.0',
+            'parameter publish_flow: want boolean, got 1']
+        settings = parameters.read(node)
+        node.destroy_node()
+    assert settings.sync_tolerance_ms == 40.0 and settings.min_frames == 12
+
+
 def test_changes_are_taken_together():
     settings = parameters.settings_from({})
     changed = parameters.changed(settings, {'min_frames': 15, 'publish_flow': False})

@@ -144,7 +144,8 @@ PARAMETERS = (
     Declaration('publish_grids', True, 'Publish ~/occupancy_grid and ~/risk_grid.', dynamic=True),
     Declaration('publish_markers', True, 'Publish ~/markers.', dynamic=True),
     Declaration('diagnostics_period_s', 1.0,
-                'Time between two messages on /diagnostics; a change of level is sent at once.',
+                'Time between two messages on /diagnostics; a change of level of a camera is sent '
+                'at once.',
                 minimum=0.1, maximum=60.0, dynamic=True),
 )
 
@@ -229,12 +230,16 @@ def declare(node: Any) -> list[str]:
     Declare all parameters on a ROS node and return what was wrong with the values it was given.
 
     A bad value never raises here: the default is declared in its place, and the caller refuses to
-    configure with the sentences returned.
+    configure with the sentences returned. A whole number is taken for a double.
     """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.parameter import Parameter
 
-    overrides = {name: parameter.value
-                 for name, parameter in getattr(node, '_parameter_overrides', {}).items()}
+    given = getattr(node, '_parameter_overrides', {})
+    for name, parameter in given.items():
+        if name in BY_NAME and BY_NAME[name].kind == 'double' and type(parameter.value) is int:
+            given[name] = Parameter(name, Parameter.Type.DOUBLE, float(parameter.value))
+    overrides = {name: parameter.value for name, parameter in given.items()}
     for entry in PARAMETERS:
         bounds = entry.text
         if entry.choices:
