@@ -3,13 +3,15 @@
 import hashlib
 import json
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
+import test_decode
 from fakes import make_fake_artifact
 from truths import make_agent, make_forecast, make_truth
 
-from wm_ros import raster
+from wm_ros import decode, raster
 from wm_ros.choices import Choices, existence_probability
 from wm_ros.cli import main as cli
 from wm_ros.evaluate import choose, threshold
@@ -100,7 +102,8 @@ def test_the_better_occupancy_gets_the_weight():
     wrong = np.roll(right, 7, axis=2)
     for head, boxes, better in ((right, wrong, 0), (wrong, right, 1)):
         counts = OccupancyCounts()
-        counts.add((254 * head).astype(np.uint8), boxes.astype(np.float32), occupied, scored)
+        counts.add((254 * head).astype(np.uint8), boxes.astype(np.float32), boxes > 0, occupied,
+                   scored)
         alone = counts.weigh((1.0, 0.0))
         best = counts.choose()
         assert best.iou_far_to_2s == 100.0 and best.brier < 1e-4
@@ -110,10 +113,13 @@ def test_the_better_occupancy_gets_the_weight():
     counts = OccupancyCounts()
     codes = (254 * right).astype(np.uint8)
     codes[0][occupied[0]] = 255
-    counts.add(codes, right.astype(np.float32), occupied, scored)
+    counts.add(codes, right.astype(np.float32), right > 0, occupied, scored)
     assert counts.weigh((1.0, 0.0)).iou_far_to_2s == pytest.approx(
         100 * (1 - occupied[0].sum() / occupied[:5].sum()))
     assert counts.weigh((1.0, 0.1)).iou_far_to_2s == 100.0      # but where a box surely stands
+    counts = OccupancyCounts()                                  # two that are half sure do not
+    counts.add(codes, right.astype(np.float32), right < 0, occupied, scored)
+    assert counts.weigh((1.0, 0.1)).iou_far_to_2s == counts.weigh((1.0, 0.0)).iou_far_to_2s
 
 
 def collected(rng, drives=2, forecasts=6):
@@ -133,6 +139,21 @@ def collected(rng, drives=2, forecasts=6):
         collector.add(make_forecast([], valid=False), make_truth([[90, 0, 0]]))
         out.append(collector)
     return out
+
+
+def test_boxes_are_drawn_as_the_decoder_will_give_them():
+    rng = np.random.default_rng(2)
+    raw = test_decode.outputs()
+    raw['agent_score'][0, :3] = 0.9, 0.5, 0.2
+    raw['agent_box'][0, :3, 0] = 0.0, 8.0, 16.0
+    raw['trajectory_spread'][:] = rng.normal(0, 0.3, raw['trajectory_spread'].shape)
+    chosen = Choices(existence=(1.3, 0.4), spread=(2.0, 1.5, 1.0, 0.5, 3.0, 2.5))
+    want = decode.decode_agents(raw, 0, 0.1, chosen)
+    got = choose.decoded(decode.decode_agents(raw, 0, 0.1), chosen.existence, chosen.spread)
+    assert len(want.score) == 3
+    for field in fields(want):
+        np.testing.assert_allclose(getattr(got, field.name), getattr(want, field.name),
+                                   rtol=1e-5, err_msg=field.name)
 
 
 def test_everything_is_chosen_at_once_and_an_artifact_takes_it(tmp_path, capsys):

@@ -167,6 +167,23 @@ def test_a_pair_under_one_peak_is_learnt():
     assert min((place - pair[0, i, :2]).norm() for i in range(2)) < 0.4
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('beside, asked', [(0, False), (1, True), (2, True)])
+def test_a_second_companion_is_asked_for_beside_a_first(beside, asked):
+    """Its chance is multiplied by the first one's: without a first nothing is to be learnt."""
+    agents, (now, state, centre, ego) = decoder(), scene()
+    centre[:] = -9.0
+    centre[0, 160, 192] = 1.0                                   # x 10.2 m, y 0.2 m
+    people = truth(*[(10.2, 0.2 + 0.6 * i, 1) for i in range(1 + beside)])
+    batch = {'agents': people, 'plans': ego[0], 'odometry_mask': ego[1]}
+    outputs = {'centre': centre, 'now': now, 'states': state[:, None]}
+    lost = []
+    for second in (-3.0, 0.0):
+        agents.companions.judge[-1].bias[2] = second
+        lost.append(companion_losses(agents, outputs, batch, people[..., 9] > 0)['companion'])
+    assert (lost[0] != lost[1]) == asked
+
+
 def test_what_is_asked_of_peaks_reaches_what_they_are_read_from():
     agents, (now, state, centre, ego) = decoder(), scene()
     now.requires_grad_(True)

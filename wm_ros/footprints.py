@@ -53,6 +53,12 @@ class Footprints:
         np.add.at(occupancy.reshape(-1), self.cell, np.float32(weight) * self.share)
         np.minimum(occupancy, np.float32(1), out=occupancy)
 
+    def surely(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return which cells of bool (T + 1, Y, X) one agent covers for sure."""
+        covered = np.zeros(shape, bool)
+        covered.reshape(-1)[self.cell[self.share >= SURE_FROM]] = True
+        return covered
+
     def write_flow(self, flow: np.ndarray) -> None:
         """Write the backward flow (T + 1, 2, Y, X) of cells that an agent covers for sure."""
         sure = np.flatnonzero(self.share >= SURE_FROM)

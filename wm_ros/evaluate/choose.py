@@ -88,10 +88,11 @@ def choose_all(drives: list[Collector], existence: tuple[float, float], point: P
     spread, coverage = _spread(seen, existence, point.threshold)
     counts = OccupancyCounts()
     for one in seen:
+        drawn = footprints(decoded(one.agents, existence, spread))
         boxes = np.zeros(one.head.shape, np.float32)
-        footprints(replace(one.agents, score=existence_probability(
-            one.agents.score, existence))).add_to(boxes, 1.0)
-        counts.add(one.head, boxes, unpack(one.occupied), unpack(one.scored))
+        drawn.add_to(boxes, 1.0)
+        counts.add(one.head, boxes, drawn.surely(one.head.shape), unpack(one.occupied),
+                   unpack(one.scored))
     weighed = counts.choose()
     choices = Choices(point.threshold, observed_threshold, existence, spread, weighed.weights)
     seconds = [f'{TIME_STEP_S * (step + 1):g}' for step in range(HORIZON_STEPS)]
@@ -140,6 +141,14 @@ def _judged(drives: list[Collector]) -> Judged:
 def _meant(score: np.ndarray, existence: tuple[float, float]) -> np.ndarray:
     """Return existence probabilities as the decoder computes them, in float32."""
     return existence_probability(np.asarray(score, np.float32), existence).astype(np.float64)
+
+
+def decoded(agents: AgentTable, existence: tuple[float, float],
+             spread: tuple[float, ...]) -> AgentTable:
+    """Return agents as the decoder gives them with these choices: their boxes are drawn so."""
+    wider = np.square(np.array(spread, np.float32))[:, None, None]
+    return replace(agents, score=existence_probability(agents.score, existence),
+                   covariances_m2=agents.covariances_m2 * wider)
 
 
 def _raw(threshold: float, existence: tuple[float, float]) -> float:

@@ -14,7 +14,6 @@ import numpy as np
 
 from wm_ros.evaluate import metrics
 from wm_ros.evaluate.occupancy import EXTENTS_M, UNOBSERVED, extent
-from wm_ros.footprints import SURE_FROM
 from wm_ros.types import OUTPUT_GRID, TIME_STEP_S
 
 HEAD_WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
@@ -50,12 +49,13 @@ class OccupancyCounts:
         #: a box or not, by truth (free, occupied).
         self._hidden = {name: np.zeros((2, 2)) for name in EXTENTS_M}
 
-    def add(self, head: np.ndarray, boxes: np.ndarray, occupied: np.ndarray,
+    def add(self, head: np.ndarray, boxes: np.ndarray, surely: np.ndarray, occupied: np.ndarray,
             scored: np.ndarray) -> None:
         """
         Take one forecast, all (T + 1, Y, X): codes of the head alone and what boxes cover (0-1).
 
-        `occupied` is the truth, `scored` says which cells count.
+        `surely` is what one box alone covers for sure, `occupied` the truth, and `scored` says
+        which cells count.
         """
         known = scored & (head != UNOBSERVED)
         bins = (head >> 1).astype(np.int32) * _BOX_BINS
@@ -66,7 +66,7 @@ class OccupancyCounts:
             near = (slice(0, _TO_2S), *extent(side_m))
             self._to_2s[name] += self._histogram(bins[near], known[near])
             hidden = (scored & ~known)[near]
-            called = 2 * (boxes[near][hidden] >= SURE_FROM) + occupied[near][hidden]
+            called = 2 * surely[near][hidden] + occupied[near][hidden]
             self._hidden[name] += np.bincount(called, minlength=4).reshape(2, 2)
 
     @staticmethod

@@ -60,7 +60,9 @@ def companion_losses(agents: AgentDecoder, outputs: dict[str, torch.Tensor],
     row = whose.clamp_min(0)
     own = losses.agent_losses(found, _rows_of(truth, row), (whose >= 0) & use.gather(1, row),
                               None if stress is None else stress.gather(1, row))
+    # The second companion is asked for where there is a first, by which its chance is multiplied.
     asked = (hit & (score > STRONG))[..., None]
+    asked = torch.cat([asked, asked & beside[..., :-1]], -1)
     parts = {'existence': 0.5 * (existence * counts).sum() / many,
              'companion': (chance * asked).sum() / many,
              'own': sum(own.values())}
