@@ -52,6 +52,7 @@ def test_a_short_loss_keeps_the_id_and_a_long_one_does_not():
     (car,) = step(associator, 0.0, [[10, 0]], [[10, 0]])
     assert step(associator, 0.5, []) == []
     assert step(associator, 0.9, [[19, 0]], [[10, 0]]) == [car]
+    assert step(associator, 2.0, [[30, 0]], [[10, 0]], ask=True) != [car]
     assert step(associator, 2.0, [[30, 0]], [[10, 0]]) != [car]
 
 

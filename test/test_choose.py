@@ -38,6 +38,10 @@ def test_the_chosen_threshold_is_the_lowest_that_is_precise_enough():
     assert at[0.6].spa_top6 == 80.0
     with pytest.raises(ValueError, match='the best precision is 1.000, want at least 1.5'):
         threshold.choose(points, 1.5)
+    nobody_knows = make_truth(truth.poses, futures=np.full((5, 6, 3), np.nan))
+    with pytest.raises(ValueError, match='whole future is known, got none'):
+        threshold.choose(threshold.sweep(threshold.judge(
+            Detections.of(make_forecast(found)), nobody_knows)))
 
 
 def test_a_sweep_says_what_the_benchmark_says():

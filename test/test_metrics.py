@@ -337,3 +337,9 @@ def test_paired_bootstrap_covers_the_normal_interval():
 def test_paired_bootstrap_refuses_unequal_drives():
     with pytest.raises(ValueError, match='want two'):
         paired_bootstrap(np.ones((3, 2)), np.ones((4, 2)))
+
+
+def test_one_drive_has_no_interval():
+    difference = paired_bootstrap(np.array([[9.0, 10.0]]), np.array([[1.0, 10.0]]))
+    assert difference.mean == pytest.approx(0.8) and not difference.excludes_zero
+    assert np.isnan([difference.low, difference.high]).all()

@@ -85,7 +85,9 @@ class Associator:
         Agents that continue no track get ids that hold for this call only.
         """
         place, _ = _in_frame(odom_from_base, xy, velocity)
-        known = self._tracks if (odom_from_base is not None) == self._in_odom else []
+        known = [track for track in self._tracks if stamp_ns - track.stamp_ns <= KEEP_NS]
+        if (odom_from_base is not None) != self._in_odom:
+            known = []
         matches = _assign(known, stamp_ns, place, classes)
         return [known[matches[row]].track_id if row in matches
                 else _uuid(f'{self._start_ns}:{self._counter}:{stamp_ns}:{row}')

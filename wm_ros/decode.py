@@ -33,7 +33,7 @@ _LOG_SIZE = np.log(MIN_SIZE_M), np.log(MAX_SIZE_M)
 LOG_SIGMA = (-4.6, 3.9)
 MAX_CORRELATION = 0.98
 #: Two boxes nearer than this are one road user; those on foot may stand closer. So are two where
-#: one's centre lies well inside the other's box (this share of its sides).
+#: the less likely one's centre lies well inside the other's box (this share of its sides).
 DUPLICATE_M = 1.0
 DUPLICATE_ON_FOOT_M = 0.5
 DUPLICATE_INSIDE = 0.8

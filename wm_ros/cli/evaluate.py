@@ -205,6 +205,7 @@ def _choose(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate import choose
     from wm_ros.evaluate.predictors import PredictorSource, open_model_file
     from wm_ros.evaluate.protocol import Task, evaluate
+    from wm_ros.evaluate.scores import plain
     from wm_ros.evaluate.threshold import choose as choose_threshold
 
     dataset = _open(arguments, VALIDATION_SEEDS)
@@ -221,7 +222,7 @@ def _choose(arguments: argparse.Namespace) -> int:
         print(f'{point.threshold:>9.2f}{point.spa_top6:>11.1f}{point.precision:>11.3f}'
               f'{point.recall:>8.3f}{point.epa:>8.3f}')
     choices, evidence = choose.choose_all(drives, existence, choose_threshold(points), observed)
-    _write(arguments.choose, {'choices': choices.to_json(), 'reached': evidence,
+    _write(arguments.choose, {'choices': choices.to_json(), 'reached': plain(evidence),
                               'chosen_on': _head(arguments, dataset, model) | _weights(model)})
     print(choose.table(choices, evidence))
     return 0
@@ -286,4 +287,4 @@ def _head(arguments: argparse.Namespace, dataset: Dataset, model: _Model) -> dic
 def _write(path: Path | None, report: dict[str, Any]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + '\n', encoding='utf-8')

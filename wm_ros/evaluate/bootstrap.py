@@ -19,9 +19,15 @@ LEVEL = 0.95
 
 
 def draw_weights(n_drives: int, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
-    """Return how often each drive is in each draw with replacement, (draws, n_drives)."""
+    """
+    Return how often each drive is in each draw with replacement, (draws, n_drives).
+
+    One drive says nothing about others: NaN, and so are all intervals.
+    """
     if n_drives < 1:
         raise ValueError(f'bootstrap: want at least 1 drive, got {n_drives}')
+    if n_drives == 1:
+        return np.full((draws, 1), np.nan)
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_drives, np.full(n_drives, 1 / n_drives), size=draws)
 

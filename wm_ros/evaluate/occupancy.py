@@ -73,8 +73,9 @@ def count_flow(flow_m: np.ndarray, truth: Truth) -> dict[str, np.ndarray]:
     """
     Return `flow_error` (7,) metres and `flow_cells` (7,), summed over what visible agents cover.
 
-    End-point error as in the Waymo occupancy flow challenge: the norm of predicted less true
-    backward flow (metres in half a second here), where truth is occupied and both poses are known.
+    End-point error: the norm of predicted less true backward flow (metres in half a second), where
+    truth is occupied and both poses are known, by whoever stands too (the Waymo occupancy flow
+    challenge averages over what moves alone).
     """
     error, cells = np.zeros(STEPS), np.zeros(STEPS)
     for step in range(STEPS):

@@ -72,7 +72,8 @@ class DriveCounter:
                   | detection.count_detection(everything, self.threshold, truth)
                   | calibration.count_calibration(detections, truth)
                   | occupancy.count_occupancy(codes, occupied, scored)
-                  | occupancy.count_flow(forecast.flow, truth)
+                  | occupancy.count_flow(forecast.flow if forecast.valid
+                                         else np.zeros_like(forecast.flow), truth)
                   | panoptic.count_panoptic(
                       panoptic.instances_of_flow(codes, forecast.flow, detections), instances,
                       scored))
@@ -197,7 +198,7 @@ class Scores:
             'curves': self._curves(),
             'drives': self._by_drive(),
         }
-        return _plain(report)
+        return plain(report)
 
     def against(self, other: Scores, seed: int = 0) -> dict[str, Any]:
         """
@@ -215,12 +216,14 @@ class Scores:
         for key in HEADLINE:
             low, high = interval(my_draws[key] - their_draws[key])
             ratio_low, ratio_high = interval(metrics.ratio(my_draws[key], their_draws[key]))
+            if np.any(their_draws[key] <= 0):   # EPA may be: such draws have no ratio
+                ratio_low = ratio_high = np.nan
             out[key] = {'this': mine[key], 'other': theirs[key],
                         'difference': mine[key] - theirs[key], 'low': low, 'high': high,
                         'excludes_zero': bool(low > 0 or high < 0),
                         'ratio': metrics.ratio(mine[key], theirs[key]), 'ratio_low': ratio_low,
                         'ratio_high': ratio_high}
-        return _plain(out)
+        return plain(out)
 
     def _drawn(self, seed: int) -> dict[str, np.ndarray]:
         """Return the model's rates in every bootstrap draw; equal seeds draw equal drives."""
@@ -338,12 +341,12 @@ def _named_intervals(key: str, ends: np.ndarray) -> dict[str, Any]:
     return pair(*(_named({key: end})[key] for end in ends))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` with NumPy numbers as Python's and NaN as None."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):

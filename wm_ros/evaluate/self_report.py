@@ -49,13 +49,16 @@ class SelfScores:
             one.occupancy_log_loss, one.cells, one.expected]
         self._rows[one.horizon_s].append(one.followed)
         step = _STEP_OF[one.horizon_s]
+        # The same ground for both, or what one of them does not speak of would be the other's.
+        known = ((one.seen_codes != UNOBSERVED) & (one.codes != UNOBSERVED)
+                 & (one.first_codes != UNOBSERVED))
         for name, codes in (('forecast', one.codes), ('static', one.first_codes)):
             stack = np.zeros((HORIZON_STEPS + 1, *OUTPUT_GRID.shape), np.uint8)
             stack[step] = codes
             seen = np.zeros(stack.shape, bool)
             seen[step] = (one.seen_codes >= OCCUPIED_FROM) & (one.seen_codes != UNOBSERVED)
             scored = np.zeros(stack.shape, bool)
-            scored[step] = (one.seen_codes != UNOBSERVED) & (codes != UNOBSERVED)
+            scored[step] = known
             self._occupancy[name] = self._occupancy[name] + count_occupancy(
                 stack, seen, scored)['occupancy']
         paths = one.followed

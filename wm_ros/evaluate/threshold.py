@@ -97,6 +97,8 @@ def choose(points: list[Point], min_precision: float = MIN_PRECISION) -> Point:
     Of equal ones the highest threshold. Raises ValueError where none is precise enough, naming the
     best precision there is.
     """
+    if not any(np.isfinite(point.spa_top6) for point in points):
+        raise ValueError('threshold: want agents whose whole future is known, got none')
     fit = [point for point in points if point.precision >= min_precision]
     if not fit:
         best = max((p.precision for p in points if np.isfinite(p.precision)), default=float('nan'))
