@@ -49,6 +49,24 @@ def test_a_teacher_starts_as_a_run_of_its_student(student, tmp_path):
             assert want.abs().max() > 0.1
 
 
+@pytest.mark.parametrize('whole', [True, False])
+def test_after_stage_one_all_but_the_encoder_is_that_of_a_start_that_knows_time(student, tmp_path,
+                                                                               whole):
+    if not whole:
+        (student / 'window.safetensors').unlink()
+    given = settings(student, preset='tiny')
+    pipeline.begin(tmp_path / 'run', given, pipeline.World(), 'frame')
+    torch.manual_seed(3)
+    model = FrameTrainer(PRESETS['tiny']).model             # as if stage one had changed it all
+    got = pipeline.for_stage_two(model, given, tmp_path / 'run')
+    start = pipeline.started(given, tmp_path / 'run')
+    for name, value in got.state_dict().items():
+        own = not whole or name.startswith(('encoder.', 'lift.'))
+        torch.testing.assert_close(value, (model if own else start).state_dict()[name], msg=name)
+    assert not torch.equal(model.decoder.centre.weight, start.decoder.centre.weight)
+    assert pipeline.for_stage_two(model, Settings(preset='tiny'), tmp_path / 'run') is model
+
+
 def test_heads_that_fit_are_taken_over(student):
     trainer = FrameTrainer(PRESETS['teacher-tiny'])
     load_heads(trainer, student, 'frame')

@@ -103,9 +103,26 @@ def frame_stage(folder: Path, settings: Settings,
             learn(trainer, store, frame_sample,
                   settings.frame_batch, settings, folder, 'frame', world)
         if world.rank == 0:
-            save_model(trainer.model, path, {'stage': 'frame'})
+            save_model(for_stage_two(trainer.model, settings, folder), path, {'stage': 'frame'})
         world.wait()
     return path
+
+
+def for_stage_two(model: WorldModel, settings: Settings, folder: Path) -> WorldModel:
+    """
+    Return what stage two begins with after stage one: its encoder and lift, and all else as well.
+
+    Where the start has been through stage two, all else is the start's: stage one decodes single
+    frames, and what it makes of a decoder that has known the past is a worse beginning.
+    """
+    start = Path(settings.start) if settings.start else None
+    if start is None or not ((start / 'window.safetensors').is_file()
+                             or (start / 'manifest.json').is_file()):
+        return model
+    whole = started(settings, folder)
+    whole.encoder.load_state_dict(model.encoder.state_dict())
+    whole.lift.load_state_dict(model.lift.state_dict())
+    return whole
 
 
 def window_stage(folder: Path, settings: Settings,
