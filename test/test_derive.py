@@ -178,8 +178,11 @@ def best_first(scores):
 
 #: Root mean square over that of the parent. Rounding to INT8 falls the other way here and there,
 #: so the encoder, eighteen such layers deep, is furthest off: about as far as OpenVINO is.
-TOLERANCE = {'memory': 0.025, 'skip': 0.02, 'latent': 0.001, 'occupancy': 0.005, 'flow': 0.02,
+#: What flows where nobody will be is asked by nobody, and is held less closely.
+TOLERANCE = {'memory': 0.025, 'skip': 0.02, 'latent': 0.001, 'occupancy': 0.005, 'flow': 0.05,
              'road': 0.003, 'observed': 0.003, 'agent_score': 0.003}
+#: Flow where somebody may be: a logit of occupancy of about 0.1 and more.
+MAYBE_OCCUPIED, FLOW_THERE = -2.2, 0.012
 #: Scores, the highest first, are held to that among the surest. Behind them half precision makes
 #: neighbouring cells equal, other peaks take the last places, and every one after them moves.
 SUREST, LAST_SCORES = 32, 0.012
@@ -201,6 +204,8 @@ def test_it_computes_what_its_parent_computes(shipped, forms, inputs, graph):
             assert relative(*pair) < TOLERANCE[item.name], item.name
     if graph != 'rollout':
         return
+    there = np.broadcast_to((want['occupancy'] > MAYBE_OCCUPIED)[:, :, None], want['flow'].shape)
+    assert there.mean() > 0.005 and relative(got['flow'][there], want['flow'][there]) < FLOW_THERE
     assert relative(*map(best_first, (got['agent_score'], want['agent_score']))) < LAST_SCORES
     # Equal peaks may change places. One agent may be off: where motion just decides which end is
     # the front, a path turns round.
