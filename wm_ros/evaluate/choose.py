@@ -144,7 +144,7 @@ def _meant(score: np.ndarray, existence: tuple[float, float]) -> np.ndarray:
 
 
 def decoded(agents: AgentTable, existence: tuple[float, float],
-             spread: tuple[float, ...]) -> AgentTable:
+            spread: tuple[float, ...]) -> AgentTable:
     """Return agents as the decoder gives them with these choices: their boxes are drawn so."""
     wider = np.square(np.array(spread, np.float32))[:, None, None]
     return replace(agents, score=existence_probability(agents.score, existence),

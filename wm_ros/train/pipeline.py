@@ -110,10 +110,10 @@ def frame_stage(folder: Path, settings: Settings,
 
 def for_stage_two(model: WorldModel, settings: Settings, folder: Path) -> WorldModel:
     """
-    Return what stage two begins with after stage one: its encoder and lift, and all else as well.
+    Return what stage two begins with: the model of stage one.
 
-    Where the start has been through stage two, all else is the start's: stage one decodes single
-    frames, and what it makes of a decoder that has known the past is a worse beginning.
+    Where its start has been through stage two, only encoder and lift are stage one's, and all else
+    is the start's: a decoder that learns on single frames forgets what it knew of time.
     """
     start = Path(settings.start) if settings.start else None
     if start is None or not ((start / 'window.safetensors').is_file()
