@@ -22,8 +22,8 @@ from wm_ros.evaluate.metrics import HIT_DISTANCE_M
 from wm_ros.model.agents import AgentDecoder, peaks
 from wm_ros.train import losses
 
-#: Peaks of a score under STRONG have no companions. One above WEAK that has found nobody should have
-#: found somebody who is left within MISPLACED_M of its box.
+#: Peaks of a score under STRONG have no companions. One above WEAK that has found nobody should
+#: have found somebody who is left within MISPLACED_M of its box.
 STRONG, WEAK, MISPLACED_M = 0.2, 0.1, 4.0
 NOBODY, LEFT_OUT = -1, -2
 
