@@ -196,6 +196,9 @@ def test_two_models_are_compared_over_the_same_drives():
     same = good.against(good)
     assert all(row['difference'] in (0.0, None) and not row['excludes_zero']
                for row in same.values())
+    # A draw in which the other has nothing has no ratio, so the interval of all has none.
+    nothing = good.against(scores_of([Oracle(0, score=0.1), Oracle(1, score=0.1)]))['epa']
+    assert nothing['difference'] == 1.0 and nothing['ratio_low'] is nothing['ratio_high'] is None
     with pytest.raises(ValueError, match='2 and 1 drives that are not the same'):
         good.against(scores_of([Oracle(0)]))
 
@@ -223,6 +226,17 @@ def test_the_table_fits_a_terminal_and_shows_the_headline():
 def test_a_truth_of_another_stamp_is_refused():
     with pytest.raises(ValueError, match='a forecast of 5 ns'):
         DriveCounter(0.5).add(make_forecast(stamp_ns=5), make_truth([[0, 0, 0]]))
+
+
+def test_an_invalid_forecast_says_nothing_of_flow():
+    truth = make_truth([[5, 0, 0]], velocities=[[6.0, 0]])
+    told = make_forecast(valid=False)
+    errors = []
+    for flow in (told.flow, told.flow + 9.0):
+        counter = DriveCounter(0.5)
+        counter.add(replace(told, flow=flow), truth)
+        errors.append(Scores([counter]).report()['flow_epe_m'])
+    assert errors[0] == errors[1] and set(errors[0].values()) == {3.0}     # all of it, both times
 
 
 def test_nothing_to_score_is_refused():

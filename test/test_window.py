@@ -407,3 +407,4 @@ def test_period_and_gap_by_hand():
     assert skipped_between(175 * MS, 100 * MS) == 0
     assert skipped_between(176 * MS, 100 * MS) == 1
     assert skipped_between(300 * MS, 100 * MS) == 2
+    assert skipped_between(250 * MS, 100 * MS) == 2
