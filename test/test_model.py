@@ -13,8 +13,8 @@ from wm_ros.model.agents import NEAR_M, peaks, relative_plan  # noqa: E402
 from wm_ros.model.bottleneck import warp  # noqa: E402
 from wm_ros.model.config import PRESETS, ModelConfig  # noqa: E402
 from wm_ros.model.dynamics import Dynamics, SparseAttention  # noqa: E402
-from wm_ros.model.lift import Sampled  # noqa: E402
 from wm_ros.model.quant import fold_batch_norms  # noqa: E402
+from wm_ros.model.rows import Sampled  # noqa: E402
 from wm_ros.model.world_model import WorldModel  # noqa: E402
 from wm_ros.train.grow import grown  # noqa: E402
 from wm_ros.types import FEATURE_GRID  # noqa: E402

@@ -9,6 +9,7 @@ from torch import nn
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.model.companions import Companions
 from wm_ros.model.rows import divided, gather_rows
+from wm_ros.model.surroundings import Surroundings
 from wm_ros.runtime.contract import COMPANIONS, MAX_AGENTS
 from wm_ros.types import (
     AGENT_CLASSES,
@@ -84,7 +85,7 @@ class AgentDecoder(nn.Module):
     """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
 
     def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int,
-                 centre_cells: int, sees_plan: bool, companions: int):
+                 centre_cells: int, sees_plan: bool, companions: int, surroundings: int = 0):
         super().__init__()
         self.companions = Companions(agent_dim, companions) if companions else None
         #: How many peaks it is to be asked about; with their companions they are `MAX_AGENTS`.
@@ -101,6 +102,8 @@ class AgentDecoder(nn.Module):
                           nn.Linear(2 * agent_dim, agent_dim)) for _ in range(layers))
         self.box = nn.Sequential(nn.Linear(agent_dim, agent_dim), nn.ReLU(),
                                  nn.Linear(agent_dim, 9 + 5 + len(AGENT_CLASSES)))
+        self.surroundings = (Surroundings(now_channels, surroundings, agent_dim)
+                             if surroundings else None)
         # Begins as nothing, so that a model that did without can be trained on.
         self.from_plan = nn.Sequential(nn.Linear(4 * HORIZON_STEPS, agent_dim), nn.ReLU(),
                                        nn.Linear(agent_dim, agent_dim)) if sees_plan else None
@@ -130,7 +133,7 @@ class AgentDecoder(nn.Module):
         `agent_*`, `mode_logits`, `trajectories` and `trajectory_spread` rows of the contract but
         `agent_score`, in the order of the cells.
         """
-        return self.heads(*self.queries(now, state, score, cell, bias), ego)
+        return self.heads(*self.queries(now, state, score, cell, bias), now, ego)
 
     def everybody(self, now: torch.Tensor, state: torch.Tensor, centre: torch.Tensor,
                   ego: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -143,7 +146,7 @@ class AgentDecoder(nn.Module):
         query, place = self.queries(now, state, score, cell)
         if self.companions is not None:
             query, place, score = self.companions(query, place, score)
-        return {'agent_score': score, **self.heads(query, place, ego)}
+        return {'agent_score': score, **self.heads(query, place, now, ego)}
 
     def queries(self, now: torch.Tensor, state: torch.Tensor, score: torch.Tensor,
                 cell: torch.Tensor, bias: torch.Tensor | None = None
@@ -183,15 +186,37 @@ class AgentDecoder(nn.Module):
         around = gather_rows(now.permute(0, 2, 3, 1).flatten(1, 2), index.flatten(1))
         return (around.unflatten(1, (-1, 9)) * inside[..., None].to(around.dtype)).flatten(2)
 
-    def heads(self, query: torch.Tensor, place: torch.Tensor,
+    def heads(self, query: torch.Tensor, place: torch.Tensor, now: torch.Tensor,
               ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Read boxes and modes from queries (B, A, D) at places (B, A, 2) in metres."""
+        """
+        Read boxes and modes from queries (B, A, D) at places (B, A, 2) in metres.
+
+        Futures read the map `now`, as `forward` takes it, once more around each box.
+        """
+        boxes = self.boxes(query, place)
+        return self.futures(query + self.around(now, boxes), boxes, ego)
+
+    def boxes(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the `agent_*` rows of the contract but the scores, as `heads` takes them."""
         box, log_sigma, label = self.box(query).float().split([9, 5, len(AGENT_CLASSES)], -1)
         position = place + box[..., :2] * FEATURE_GRID.cell_m
         heading = box[..., 2:4] / (box[..., 2:4].square().sum(-1, keepdim=True) + 1e-6).sqrt()
         velocity = box[..., 7:9] * 5.0
-        # Front and back are easily confused, forward and backward hardly: motion decides.
-        ahead = heading.detach() * facing(heading, velocity)[..., None]
+        return {'agent_class': label,
+                'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
+                'agent_log_sigma': log_sigma.clamp(-5.0, 3.0)}
+
+    def around(self, now: torch.Tensor, boxes: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what the futures of `boxes` read around them, (B, A, D) or 0."""
+        if self.surroundings is None:
+            return now.new_zeros(())
+        position, _, ahead = moving(boxes['agent_box'])
+        return self.surroundings(now, position.detach(), ahead)
+
+    def futures(self, query: torch.Tensor, boxes: dict[str, torch.Tensor],
+                ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Return `boxes` with the modes that queries (B, A, D) have for them."""
+        position, velocity, ahead = moving(boxes['agent_box'])
         if self.from_plan is not None and ego is not None:
             plans, known = ego
             meeting = relative_plan(plans, position.detach(), ahead, velocity.detach(), self.time_s)
@@ -208,10 +233,18 @@ class AgentDecoder(nn.Module):
         straight = position[:, :, None, None] + velocity[:, :, None, None] * self.time_s[:, None]
         spread = torch.cat([path[..., 2:4].clamp(-4.0, 3.0),
                             path[..., 4:5].clamp(-2.0, 2.0)], -1)
-        return {'agent_class': label,
-                'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
-                'agent_log_sigma': log_sigma.clamp(-5.0, 3.0), 'mode_logits': logits,
-                'trajectories': straight + offset, 'trajectory_spread': spread}
+        return {**boxes, 'mode_logits': logits, 'trajectories': straight + offset,
+                'trajectory_spread': spread}
+
+
+def moving(box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    Return position and velocity of boxes (B, A, 9), and sine and cosine of where they go ahead.
+
+    Front and back are easily confused, forward and backward hardly: motion decides.
+    """
+    position, heading, velocity = box[..., :2], box[..., 2:4], box[..., 7:9]
+    return position, velocity, heading.detach() * facing(heading, velocity)[..., None]
 
 
 def relative_plan(plans: torch.Tensor, position: torch.Tensor, ahead: torch.Tensor,

@@ -41,6 +41,8 @@ class ModelConfig:
     plan_in_agents: bool = True
     # How many more a peak of centres may stand for: people who walk side by side often share one.
     companions: int = 2
+    # Channels of the map that an agent's futures read before and beside it, in its own frame.
+    surroundings: int = 16
     teacher: bool = False           # dense attention over all frames' tokens beside the rest
     dense_every: int = 1            # a teacher's sparse layers to each dense one
 
@@ -56,7 +58,7 @@ class ModelConfig:
             raise ValueError(f'model config: unknown fields {unknown}; known are {sorted(known)}')
         # What models had before there was a choice.
         fields = {'centre_cells': 2, 'plan_in_agents': False, 'companions': 0,
-                  'past_filters': 0, **fields}
+                  'past_filters': 0, 'surroundings': 0, **fields}
         return cls(**{key: tuple(value) if isinstance(value, list) else value
                       for key, value in fields.items()})
 
@@ -80,10 +82,11 @@ PRESETS = {
     'tiny': ModelConfig(encoder_channels=(8, 8, 16, 16), encoder_blocks=(1, 1, 1, 1),
                         lift_channels=8, skip_channels=16, memory_channels=8, bev_blocks=1,
                         latent_dim=32, dim=32, layers=1, heads=2, past_filters=2,
-                        past_channels=8, decoder_channels=8, agent_dim=32, agent_layers=1),
+                        past_channels=8, decoder_channels=8, agent_dim=32, agent_layers=1,
+                        surroundings=4),
     'teacher-tiny': ModelConfig(encoder_channels=(8, 16, 16, 16), encoder_blocks=(1, 2, 1, 2),
                                 lift_channels=12, skip_channels=16, memory_channels=8,
                                 bev_blocks=2, latent_dim=32, dim=32, layers=1, heads=2,
                                 past_filters=2, past_channels=8, decoder_channels=8,
-                                agent_dim=32, agent_layers=1, teacher=True),
+                                agent_dim=32, agent_layers=1, surroundings=4, teacher=True),
 }

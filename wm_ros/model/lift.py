@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from wm_ros.model.quant import ConvBlock
+from wm_ros.model.rows import weighted_rows
 from wm_ros.runtime.contract import LIFT_HEIGHTS_M
 from wm_ros.types import FEATURE_GRID
 
@@ -54,38 +52,7 @@ class Lift(nn.Module):
         index, weight = (t.reshape(batch, heights, rows * cols, 4).transpose(1, 2)
                          .reshape(batch, -1, 4) for t in (index, weight))
         index, weight = index + offsets, weight.to(table.dtype)
-        if self.training:
-            sampled = Sampled.apply(table, index.reshape(-1, 4), weight.reshape(-1, 4))
-        else:   # taps added up one by one: products and sums fuse, a sum over an axis would not
-            sampled = sum(torch.index_select(table, 0, index[..., tap].reshape(-1))
-                          * weight[..., tap].reshape(-1, 1) for tap in range(4))
+        sampled = weighted_rows(table, index.reshape(-1, 4), weight.reshape(-1, 4), self.training)
         x = sampled.reshape(batch, rows, cols, -1).permute(0, 3, 1, 2)  # (B, Z*(C+1), R, R)
         skip = self.mix(x)
         return self.memory(skip), skip
-
-
-class Sampled(torch.autograd.Function):
-    """
-    Weighted sums of a table's rows, for training: (M, C) from rows (T, C) by index, weight (M, 4).
-
-    Both ways as one sum over rows of memory, the way back by the taps sorted by what they read, and
-    without those that read nothing. Four gathers and their gradients take three times as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: torch.Tensor, index: torch.Tensor,
-                weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(index, weight)
-        ctx.rows = len(table)
-        return F.embedding_bag(index, table, mode='sum', per_sample_weights=weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        index, weight = ctx.saved_tensors
-        used = weight.flatten().nonzero()[:, 0]
-        rows, order = index.flatten()[used].sort()
-        taps = used[order]
-        begins = torch.searchsorted(rows, torch.arange(ctx.rows, device=rows.device))
-        point = torch.div(taps, index.shape[1], rounding_mode='floor')
-        return F.embedding_bag(point, gradient.contiguous(), begins, mode='sum',
-                               per_sample_weights=weight.flatten()[taps]), None, None

@@ -38,7 +38,7 @@ class WorldModel(nn.Module):
                                config.centre_cells)
         self.agents = AgentDecoder(config.dim, self.decoder.now_channels, config.agent_dim,
                                    config.agent_layers, config.centre_cells,
-                                   config.plan_in_agents, config.companions)
+                                   config.plan_in_agents, config.companions, config.surroundings)
 
     def encode(self, images: torch.Tensor, lift_index: torch.Tensor,
                lift_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,7 +44,7 @@ def companion_losses(agents: AgentDecoder, outputs: dict[str, torch.Tensor],
     score, cells = peaks(outputs['centre'].detach().float(), agents.peaks)
     query, place = agents.queries(outputs['now'], outputs['states'][:, 0], score, cells)
     somebody, another = companions.judged(query, score)
-    found = agents.heads(query, place, ego)
+    found = agents.heads(query, place, outputs['now'], ego)
     with torch.no_grad():
         first, others, misplaced = what_peaks_are(score, found['agent_box'], found['agent_class'],
                                                   truth, companions.count)
@@ -67,7 +67,7 @@ def companion_losses(agents: AgentDecoder, outputs: dict[str, torch.Tensor],
              'companion': (chance * asked).sum() / many,
              'own': sum(own.values())}
     rows = agents.heads(companions.queries(query).flatten(1, 2),
-                        place.repeat_interleave(companions.count, 1), ego)
+                        place.repeat_interleave(companions.count, 1), outputs['now'], ego)
     wanted = _rows_of(truth, others.clamp_min(0).flatten(1))
     there = beside.flatten(1)
     box = losses.box_loss(rows, wanted, there)

@@ -6,8 +6,8 @@ the identity: a 3x3 kernel with a 1 in its middle, behind a ReLU, changes nothin
 the further channels begin at random and are not read by those that were there: unlike copies with
 shared weights, as Net2Net has them, no two are alike. What a teacher has beside the student's core
 begins with weights of 0 (`wm_ros.model.teacher`), and so do what the
-past adds to the newest map, the ego plan in the agents' queries, and what a peak's companions are
-decoded from.
+past adds to the newest map, the ego plan and an agent's surroundings in the agents' queries, and
+what a peak's companions are decoded from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from wm_ros.runtime.contract import LIFT_HEIGHTS_M
 #: Fields of a config in which a model may be larger than the one it begins as.
 WIDER = ('encoder_channels', 'encoder_blocks', 'lift_channels', 'bev_blocks')
 #: Those that say what a teacher has beside, and what any model may have.
-BESIDE, MORE = ('teacher', 'dense_every'), ('plan_in_agents', 'companions', 'past_filters')
+BESIDE, MORE = ('teacher', 'dense_every'), ('plan_in_agents', 'companions', 'past_filters',
+                                             'surroundings')
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from wm_ros.train.targets import centre_heat
 from wm_ros.types import FEATURE_GRID, HORIZON_STEPS, TIME_STEP_S
 
-#: Weight of the mean of all modes beside the winner's.
-LOSERS_SHARE = 0.05
+#: Weight of the mean of all modes beside the winner's, by step: within a second there is little
+#: that a road user can do, and modes that part then lose to constant velocity.
+LOSERS_SHARE = (0.3, 0.2, 0.1, 0.05, 0.05, 0.05)
 
 
 def centre_loss(logits: torch.Tensor, agents: torch.Tensor) -> torch.Tensor:
@@ -157,7 +158,7 @@ def trajectory_loss(outputs: dict[str, torch.Tensor], agents: torch.Tensor,
     direct = F.smooth_l1_loss(won, truth, reduction='none', beta=0.5).sum(-1)
     # A little for the losers too: a mode that never wins would drift to where nobody goes.
     others = F.smooth_l1_loss(paths, truth[:, None].expand_as(paths), reduction='none', beta=0.5)
-    direct = direct + LOSERS_SHARE * others.sum(-1).mean(1)
+    direct = direct + direct.new_tensor(LOSERS_SHARE) * others.sum(-1).mean(1)
     likelihood = gaussian_nll(d, won_spread)
     # Soft labels: modes that end close to the truth are not wrong.
     with torch.no_grad():

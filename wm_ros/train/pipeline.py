@@ -33,11 +33,12 @@ from wm_ros.train.encode import (
 )
 from wm_ros.train.grow import MORE, grown
 from wm_ros.train.loop import Schedule, fit, load_model, save_model, step_reached
+from wm_ros.train.mirror import maybe_mirrored
 from wm_ros.train.parallel import World, joined
 from wm_ros.train.plan import plan_stage
 from wm_ros.train.stages import Batches, FrameTrainer, WindowTrainer
 from wm_ros.train.store import ClipStore, complete, produce
-from wm_ros.train.targets import frame_sample, window_sample
+from wm_ros.train.targets import frame_sample
 from wm_ros.train.warm import load_heads, load_start, restore_norms
 from wm_ros.types import FEATURE_GRID, WINDOW_FRAMES
 
@@ -128,8 +129,13 @@ def for_stage_two(model: WorldModel, settings: Settings, folder: Path) -> WorldM
 def window_stage(folder: Path, settings: Settings,
                  make: Callable[[WorldModel], WindowTrainer] = WindowTrainer,
                  store_at: Callable[[Path], ClipStore] = ClipStore,
-                 sample: Callable = window_sample) -> Path:
-    """Encode streams with stage one's encoder, learn time on them; return the checkpoint."""
+                 sample: Callable | None = None) -> Path:
+    """
+    Encode streams with stage one's encoder, learn time on them; return the checkpoint.
+
+    `sample` draws a window of a clip; by default some of them in a mirror.
+    """
+    sample = sample or functools.partial(maybe_mirrored, share=settings.mirrored)
     path = folder / 'model.safetensors'
     with joined(settings.device) as world:
         begin(folder, settings, world, 'window')

@@ -49,8 +49,9 @@ class PlanTrainer(nn.Module):
     def forward(self, table: Table) -> dict[str, torch.Tensor]:
         """Return the named losses of some windows (B, ...) of `table_of`."""
         known = table['plans'].new_ones(len(table['plans']), 1)
-        outputs = self._agents[0].heads(table['queries'], table['places'],
-                                        (table['plans'], known))
+        boxes = self._agents[0].boxes(table['queries'], table['places'])
+        outputs = self._agents[0].futures(table['queries'] + table['around'], boxes,
+                                          (table['plans'], known))
         agents = table['agents']
         use = inside(agents) & (agents[..., 9] > 0)
         paths = losses.trajectory_loss(outputs, agents, use, table['stress'])
@@ -106,9 +107,9 @@ def tables_of(model: WorldModel, store: ClipStore,
     """
     Return queries and truth of windows told twice to another end, and of one window of some clips.
 
-    `queries` (M, A, D), `places` (M, A, 2), `plans` (M, 6, 3), `agents` (M, 64, 29), `stress`
-    (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego vehicle
-    brakes. None where there are too few of those.
+    `queries` and `around` (M, A, D), `places` (M, A, 2), `plans` (M, 6, 3), `agents` (M, 64, 29),
+    `stress` (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego
+    vehicle brakes. None where there are too few of those.
     """
     told, others = [], []
     paths = store.paths()
@@ -148,6 +149,8 @@ def rows_of(model: WorldModel, clip: dict[str, np.ndarray], windows: tuple[int, 
     queries, places = model.agents.queries(dense['now'], states[:, 0], score, read['cells'],
                                            read['bias'][:, None, None])
     rows = batch['agents'].shape[1]             # the true ones come first
-    return {'queries': queries[:, :rows], 'places': places[:, :rows], 'plans': batch['plans'],
-            'agents': batch['agents'],
+    queries, places = queries[:, :rows], places[:, :rows]
+    around = model.agents.around(dense['now'], model.agents.boxes(queries, places))
+    return {'queries': queries, 'around': around.expand_as(queries), 'places': places,
+            'plans': batch['plans'], 'agents': batch['agents'],
             'stress': torch.from_numpy(counts).to(device)}
