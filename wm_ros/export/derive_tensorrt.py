@@ -7,8 +7,8 @@ it would run in FP32. Here activations become FP16 and weights lose their Cast; 
 DequantizeLinear take scales of the type they stand in (possible from opset 19 on) and move next to
 the products they are for. What stays FP32:
 
-- what is computed from poses, times and plans alone, and the warp: TensorRT wants a map and the
-  grid it is read at in one type, and in FP16 places near the edge of the map are rounded to 2 cm
+- what is computed from poses, times, plans and boxes alone, and the warp: TensorRT wants a map
+  and the grid it is read at in one type, and in FP16 places near its edge are rounded to 2 cm
 - the scores that agents and companions are picked by, from their last convolution on: rounding
   makes ties
 - boxes, their spread and trajectories, in metres, from the last linear layer on
@@ -192,15 +192,17 @@ def _full_precision(graph: onnx.GraphProto) -> set[int]:
         return found
 
     full: set[int] = set()
-    posed = {item.name for item in graph.input if item.name in POSES}
+    metres = backwards((makers[item.name] for item in graph.output if item.name in METRES), True)
+    known = {item.name for item in graph.input if item.name in POSES}
+    known.update(name for i in metres for name in nodes[i].output)
     for i, node in enumerate(nodes):
-        if (node.op_type not in _STOPS and posed & set(node.input)
-                and all(not name or name in posed or name in constants for name in node.input)):
+        if (node.op_type not in _STOPS and known & set(node.input)
+                and all(not name or name in known or name in constants for name in node.input)):
             full.add(i)
-            posed.update(node.output)
+            known.update(node.output)
     full |= backwards((i for i, node in enumerate(nodes) if node.op_type == 'GridSample'), False)
     full |= backwards((i for i, node in enumerate(nodes) if node.op_type == 'TopK'), True)
-    full |= backwards((makers[item.name] for item in graph.output if item.name in METRES), True)
+    full |= metres
     return full | _int8_products(graph, nodes, makers)
 
 

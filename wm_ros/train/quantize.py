@@ -123,7 +123,8 @@ def encoder_stage(folder: Path, model: WorldModel, teacher: WorldModel,
     # A run may have begun as one that had less of what no single frame has or asks for.
     unknown = [name for name in (*lacking.missing_keys, *lacking.unexpected_keys)
                if not name.startswith(('model.past.', 'model.agents.from_plan.',
-                                       'model.agents.companions.'))]
+                                       'model.agents.companions.',
+                                       'model.agents.surroundings.'))]
     if unknown:
         raise ValueError(f'{folder / "frame.safetensors"}: want the weights of stage one of this '
                          f'model, got others from {unknown[0]} on')
