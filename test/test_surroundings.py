@@ -1,6 +1,5 @@
 """An agent reads the map before and beside it in its own frame."""
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='the model is torch')
@@ -8,7 +7,7 @@ torch = pytest.importorskip('torch', reason='the model is torch')
 import torch.nn.functional as F  # noqa: E402
 
 from wm_ros.model.agents import AgentDecoder  # noqa: E402
-from wm_ros.model.surroundings import ACROSS_M, ALONG_M, Surroundings  # noqa: E402
+from wm_ros.model.surroundings import POINTS_M, Surroundings  # noqa: E402
 from wm_ros.types import FEATURE_GRID  # noqa: E402
 
 ROWS, COLS = FEATURE_GRID.shape
@@ -31,8 +30,7 @@ def test_points_lie_ahead_and_beside_and_are_sampled_as_torch_does():
     module = Surroundings(5, 4, 8)
     now = torch.randn(2, 5, ROWS, COLS)
     position, yaw = torch.rand(2, 30, 2) * 110 - 55, torch.rand(2, 30) * 7 - 3.5
-    along, across = np.meshgrid(ALONG_M, ACROSS_M, indexing='ij')
-    along, across = (torch.tensor(a.ravel(), dtype=torch.float32) for a in (along, across))
+    along, across = torch.tensor(POINTS_M).unbind(-1)
     cos, sin = torch.cos(yaw)[..., None], torch.sin(yaw)[..., None]
     x = position[..., :1] + cos * along - sin * across
     y = position[..., 1:] + sin * along + cos * across
@@ -60,7 +58,7 @@ def test_it_begins_as_nothing_and_learns_where_a_lane_turns_off(training):
     module = Surroundings(2, 4, 16).train(training)
     now = torch.zeros(8, 2, ROWS, COLS)
     position, yaw = torch.zeros(8, 1, 2), torch.linspace(0, 5.5, 8)[:, None]
-    assert not module(now, position, heading(yaw)).any()
+    assert not any(part.any() for part in module(now, position, heading(yaw)))
     # A patch lies 7 m to the left or to the right of the agent, whichever way it points.
     left = torch.arange(8) % 2 * 2.0 - 1
     ahead = heading(yaw[:, 0])
@@ -70,23 +68,40 @@ def test_it_begins_as_nothing_and_learns_where_a_lane_turns_off(training):
         now[i, 0, row - 1:row + 2, col - 1:col + 2] = 1.0
     learner = torch.optim.Adam(module.parameters(), 0.01)
     for _ in range(150):
-        loss = (module(now, position, heading(yaw))[:, 0, 0] - left).square().mean()
+        loss = (module(now, position, heading(yaw))[0][:, 0, 0] - left).square().mean()
         learner.zero_grad()
         loss.backward()
         learner.step()
     assert loss < 0.05
 
 
-def test_one_map_serves_agents_under_several_plans_and_only_futures_read_it():
+def test_speed_is_read_along_the_heading_and_given_in_the_frame_of_the_map():
+    torch.manual_seed(0)
+    module = Surroundings(2, 4, 16)
+    torch.nn.init.constant_(module.speed.bias[:1], 1.5)      # 3 m/s ahead, whatever is around
+    yaw = torch.tensor([[0.0, 0.5, -2.0]])
+    _, faster = module(torch.zeros(1, 2, ROWS, COLS), torch.zeros(1, 3, 2), heading(yaw))
+    wanted = 3.0 * torch.stack([torch.cos(yaw), torch.sin(yaw)], -1)
+    torch.testing.assert_close(faster, wanted)
+
+
+def test_one_map_serves_agents_under_several_plans_and_only_speed_and_futures_read_it():
     torch.manual_seed(0)
     agents = AgentDecoder(32, 24, 32, 1, 4, True, 2, 4).eval()
-    torch.nn.init.normal_(agents.surroundings.read[-1].weight)
+    for last in (agents.surroundings.query, agents.surroundings.speed):
+        torch.nn.init.normal_(last.weight)
     query, place = torch.randn(3, 5, 32), torch.rand(1, 5, 2) * 60 - 30
     now = torch.randn(1, 24, ROWS, COLS)
     together = agents.heads(query, place, now)
     for name, value in agents.heads(query, place, now.expand(3, -1, -1, -1)).items():
         torch.testing.assert_close(value, together[name], atol=1e-4, rtol=1e-4)
     elsewhere = agents.heads(query, place, now + 1.0)
-    for name in ('agent_box', 'agent_class', 'agent_log_sigma'):
+    for name in ('agent_class', 'agent_log_sigma'):
         torch.testing.assert_close(elsewhere[name], together[name])
-    assert (elsewhere['trajectories'] - together['trajectories']).abs().max() > 1e-3
+    box, other = together['agent_box'], elsewhere['agent_box']
+    torch.testing.assert_close(other[..., :7], box[..., :7])
+    assert (other[..., 7:] - box[..., 7:]).abs().max() > 1e-3
+    # Paths part by more than the speed does: their query has read the map too.
+    apart = [out['trajectories'] - out['agent_box'][:, :, None, None, 7:]
+             * agents.time_s[:, None] for out in (together, elsewhere)]
+    assert (apart[0] - apart[1]).abs().max() > 1e-3

@@ -191,32 +191,36 @@ class AgentDecoder(nn.Module):
         """
         Read boxes and modes from queries (B, A, D) at places (B, A, 2) in metres.
 
-        Futures read the map `now`, as `forward` takes it, once more around each box.
+        `now` and `ego` as `forward` takes them.
         """
-        boxes = self.boxes(query, place)
-        return self.futures(query + self.around(now, boxes), boxes, ego)
+        query, boxes = self.boxes(query, place, now)
+        return self.futures(query, boxes, ego)
 
-    def boxes(self, query: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the `agent_*` rows of the contract but the scores, as `heads` takes them."""
+    def boxes(self, query: torch.Tensor, place: torch.Tensor,
+              now: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        Return queries (B, A, D) of futures and the `agent_*` rows of the contract but the scores.
+
+        Both know what the map `now` has around each box.
+        """
         box, log_sigma, label = self.box(query).float().split([9, 5, len(AGENT_CLASSES)], -1)
         position = place + box[..., :2] * FEATURE_GRID.cell_m
         heading = box[..., 2:4] / (box[..., 2:4].square().sum(-1, keepdim=True) + 1e-6).sqrt()
         velocity = box[..., 7:9] * 5.0
-        return {'agent_class': label,
-                'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
-                'agent_log_sigma': log_sigma.clamp(-5.0, 3.0)}
-
-    def around(self, now: torch.Tensor, boxes: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what the futures of `boxes` read around them, (B, A, D) or 0."""
-        if self.surroundings is None:
-            return now.new_zeros(())
-        position, _, ahead = moving(boxes['agent_box'])
-        return self.surroundings(now, position.detach(), ahead)
+        if self.surroundings is not None:
+            more, faster = self.surroundings(now, position.detach(),
+                                             towards(heading, velocity).detach())
+            query, velocity = query + more, velocity + faster
+        return query, {'agent_class': label,
+                       'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
+                       'agent_log_sigma': log_sigma.clamp(-5.0, 3.0)}
 
     def futures(self, query: torch.Tensor, boxes: dict[str, torch.Tensor],
                 ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Return `boxes` with the modes that queries (B, A, D) have for them."""
-        position, velocity, ahead = moving(boxes['agent_box'])
+        box = boxes['agent_box']
+        position, velocity = box[..., :2], box[..., 7:9]
+        ahead = towards(box[..., 2:4], velocity).detach()
         if self.from_plan is not None and ego is not None:
             plans, known = ego
             meeting = relative_plan(plans, position.detach(), ahead, velocity.detach(), self.time_s)
@@ -237,14 +241,13 @@ class AgentDecoder(nn.Module):
                 'trajectory_spread': spread}
 
 
-def moving(box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def towards(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
     """
-    Return position and velocity of boxes (B, A, 9), and sine and cosine of where they go ahead.
+    Return sine and cosine (..., 2) of where agents go if they go ahead.
 
     Front and back are easily confused, forward and backward hardly: motion decides.
     """
-    position, heading, velocity = box[..., :2], box[..., 2:4], box[..., 7:9]
-    return position, velocity, heading.detach() * facing(heading, velocity)[..., None]
+    return heading * facing(heading, velocity)[..., None]
 
 
 def relative_plan(plans: torch.Tensor, position: torch.Tensor, ahead: torch.Tensor,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from wm_ros.model.rows import weighted_rows
 from wm_ros.types import FEATURE_GRID
 
 #: Where an agent's surroundings are read, metres along and across its heading: as far as a car in
-#: a street goes in three seconds, and as far aside as a turn to either side takes it.
+#: a street goes in three seconds, and as far aside as a turn to either side takes it; behind it
+#: the way that it may have come, where older frames have left their traces.
 ALONG_M = (-3.0, 2.0, 6.0, 10.0, 15.0, 22.0)
 ACROSS_M = (-12.0, -7.0, -3.5, 0.0, 3.5, 7.0, 12.0)
+BEHIND_M = (-1.5, -4.5, -6.0, -8.0, -10.0, -13.0, -16.0)
+POINTS_M = (*((along, across) for along in ALONG_M for across in ACROSS_M),
+            *((along, 0.0) for along in BEHIND_M))
+#: Metres a second of a speed correction of 1.
+SPEED_MPS = 2.0
 
 
 class Surroundings(nn.Module):
@@ -21,28 +28,28 @@ class Surroundings(nn.Module):
     Tokens hold 6 m of ground by where it is; whether a lane turns off ahead of an agent would have
     to be learnt anew for every place and direction. Read in its own frame it looks alike
     everywhere, as in rotated regions of interest (Casas et al., IntentNet, 2018; Djuric et al.,
-    MultiXNet, 2021).
+    MultiXNet, 2021). So does the trace behind it, from which its speed is read.
     """
 
     def __init__(self, now_channels: int, channels: int, agent_dim: int):
         super().__init__()
         self.reduce = nn.Linear(now_channels, channels)
-        points = len(ALONG_M) * len(ACROSS_M)
-        self.read = nn.Sequential(nn.Linear(points * channels, agent_dim), nn.ReLU(),
-                                  nn.Linear(agent_dim, agent_dim))
-        # Begins as nothing, so that a model that did without can be trained on.
-        nn.init.zeros_(self.read[-1].weight)
-        nn.init.zeros_(self.read[-1].bias)
-        along, across = torch.meshgrid(torch.tensor(ALONG_M), torch.tensor(ACROSS_M),
-                                       indexing='ij')
-        self.register_buffer('along', along.flatten(), persistent=False)
-        self.register_buffer('across', across.flatten(), persistent=False)
+        self.read = nn.Linear(len(POINTS_M) * channels, agent_dim)
+        self.query, self.speed = nn.Linear(agent_dim, agent_dim), nn.Linear(agent_dim, 2)
+        for last in (self.query, self.speed):
+            # Begins as nothing, so that a model that did without can be trained on.
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        along, across = torch.tensor(POINTS_M).unbind(-1)
+        self.register_buffer('along', along, persistent=False)
+        self.register_buffer('across', across, persistent=False)
 
     def forward(self, now: torch.Tensor, position: torch.Tensor,
-                ahead: torch.Tensor) -> torch.Tensor:
+                ahead: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Return what agents find around them (B, A, D) on the map `now` (B, C, R, R).
+        Return what agents find around them on the map `now` (B, C, R, R).
 
+        That is what it adds to their queries, (B, A, D), and to their velocities, (B, A, 2) in m/s.
         `position` (B, A, 2) in metres, `ahead` (B, A, 2) sine and cosine of the heading; a map of
         one scene (1, C, R, R) serves agents under several plans. Outside the map is zero.
         """
@@ -53,8 +60,12 @@ class Surroundings(nn.Module):
                              * table.shape[1])[:, None, None, None]
         around = weighted_rows(table.flatten(0, 1), index.flatten(0, 2),
                                weight.flatten(0, 2).to(table.dtype), self.training)
-        points = self.along.shape[0]
-        return self.read(around.reshape(position.shape[0], -1, points * table.shape[2]))
+        around = around.reshape(position.shape[0], -1, len(POINTS_M) * table.shape[2])
+        found = F.relu(self.read(around))
+        along, across = (self.speed(found).float() * SPEED_MPS).unbind(-1)
+        sin, cos = ahead.unbind(-1)
+        return self.query(found), torch.stack([cos * along - sin * across,
+                                               sin * along + cos * across], -1)
 
     def taps(self, position: torch.Tensor,
              ahead: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,8 +49,7 @@ class PlanTrainer(nn.Module):
     def forward(self, table: Table) -> dict[str, torch.Tensor]:
         """Return the named losses of some windows (B, ...) of `table_of`."""
         known = table['plans'].new_ones(len(table['plans']), 1)
-        boxes = self._agents[0].boxes(table['queries'], table['places'])
-        outputs = self._agents[0].futures(table['queries'] + table['around'], boxes,
+        outputs = self._agents[0].futures(table['queries'], {'agent_box': table['boxes']},
                                           (table['plans'], known))
         agents = table['agents']
         use = inside(agents) & (agents[..., 9] > 0)
@@ -107,7 +106,7 @@ def tables_of(model: WorldModel, store: ClipStore,
     """
     Return queries and truth of windows told twice to another end, and of one window of some clips.
 
-    `queries` and `around` (M, A, D), `places` (M, A, 2), `plans` (M, 6, 3), `agents` (M, 64, 29),
+    `queries` of futures (M, A, D), `boxes` (M, A, 9), `plans` (M, 6, 3), `agents` (M, 64, 29),
     `stress` (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego
     vehicle brakes. None where there are too few of those.
     """
@@ -149,8 +148,7 @@ def rows_of(model: WorldModel, clip: dict[str, np.ndarray], windows: tuple[int, 
     queries, places = model.agents.queries(dense['now'], states[:, 0], score, read['cells'],
                                            read['bias'][:, None, None])
     rows = batch['agents'].shape[1]             # the true ones come first
-    queries, places = queries[:, :rows], places[:, :rows]
-    around = model.agents.around(dense['now'], model.agents.boxes(queries, places))
-    return {'queries': queries, 'around': around.expand_as(queries), 'places': places,
+    queries, boxes = model.agents.boxes(queries[:, :rows], places[:, :rows], dense['now'])
+    return {'queries': queries, 'boxes': boxes['agent_box'],
             'plans': batch['plans'], 'agents': batch['agents'],
             'stress': torch.from_numpy(counts).to(device)}
