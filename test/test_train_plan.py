@@ -53,7 +53,7 @@ def reaction_m(folder):
     table, _ = plan.tables_of(model, ClipStore(folder / 'windows'), torch.device('cpu'))
     known = torch.ones(len(table['plans']), 1)
     with torch.no_grad():
-        out = model.agents.futures(table['queries'], {'agent_box': table['boxes']},
+        out = model.agents.futures(table['queries'], table['ahead'], table['boxes'],
                                    (table['plans'], known))
     ends = (out['mode_logits'].softmax(-1)[..., None] * out['trajectories'][..., -1, :]).sum(2)
     return float((ends[0::2, 0, 0] - ends[1::2, 0, 0]).mean())

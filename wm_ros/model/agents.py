@@ -9,7 +9,7 @@ from torch import nn
 from wm_ros.model.bottleneck import TOKEN_ROWS
 from wm_ros.model.companions import Companions
 from wm_ros.model.rows import divided, gather_rows
-from wm_ros.model.surroundings import Surroundings
+from wm_ros.model.surroundings import Surroundings, turned
 from wm_ros.runtime.contract import COMPANIONS, MAX_AGENTS
 from wm_ros.types import (
     AGENT_CLASSES,
@@ -193,34 +193,41 @@ class AgentDecoder(nn.Module):
 
         `now` and `ego` as `forward` takes them.
         """
-        query, boxes = self.boxes(query, place, now)
-        return self.futures(query, boxes, ego)
+        query, ahead, boxes = self.boxes(query, place, now)
+        return {**boxes, **self.futures(query, ahead, boxes['agent_box'], ego)}
 
-    def boxes(self, query: torch.Tensor, place: torch.Tensor,
-              now: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def boxes(self, query: torch.Tensor, place: torch.Tensor, now: torch.Tensor
+              ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """
-        Return queries (B, A, D) of futures and the `agent_*` rows of the contract but the scores.
+        Return what futures are read from, and the `agent_*` rows of the contract but the scores.
 
-        Both know what the map `now` has around each box.
+        That is queries (B, A, D) and sine and cosine (B, A, 2) of where agents go if they go ahead.
+        Queries and velocities know what the map `now` has around each box.
         """
         box, log_sigma, label = self.box(query).float().split([9, 5, len(AGENT_CLASSES)], -1)
         position = place + box[..., :2] * FEATURE_GRID.cell_m
         heading = box[..., 2:4] / (box[..., 2:4].square().sum(-1, keepdim=True) + 1e-6).sqrt()
         velocity = box[..., 7:9] * 5.0
+        # Front and back are easily confused, forward and backward hardly: motion decides. It does
+        # so once, or what was read to an agent's left would be told of its right.
+        ahead = heading.detach() * facing(heading, velocity)[..., None]
         if self.surroundings is not None:
-            more, faster = self.surroundings(now, position.detach(),
-                                             towards(heading, velocity).detach())
+            more, faster, unsure = self.surroundings(now, position.detach(), ahead)
             query, velocity = query + more, velocity + faster
-        return query, {'agent_class': label,
-                       'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
-                       'agent_log_sigma': log_sigma.clamp(-5.0, 3.0)}
+            log_sigma = torch.cat([log_sigma[..., :3], log_sigma[..., 3:] + unsure], -1)
+        return query, ahead, {
+            'agent_class': label,
+            'agent_box': torch.cat([position, heading, box[..., 4:7], velocity], -1),
+            'agent_log_sigma': log_sigma.clamp(-5.0, 3.0)}
 
-    def futures(self, query: torch.Tensor, boxes: dict[str, torch.Tensor],
+    def futures(self, query: torch.Tensor, ahead: torch.Tensor, box: torch.Tensor,
                 ego: tuple[torch.Tensor, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Return `boxes` with the modes that queries (B, A, D) have for them."""
-        box = boxes['agent_box']
+        """
+        Return the modes of agents from what `boxes` has found of them.
+
+        `query` (B, A, D) and `ahead` (B, A, 2), and the `agent_box` (B, A, 9) of the contract.
+        """
         position, velocity = box[..., :2], box[..., 7:9]
-        ahead = towards(box[..., 2:4], velocity).detach()
         if self.from_plan is not None and ego is not None:
             plans, known = ego
             meeting = relative_plan(plans, position.detach(), ahead, velocity.detach(), self.time_s)
@@ -230,24 +237,13 @@ class AgentDecoder(nn.Module):
         path = modes[..., 1:].unflatten(-1, (HORIZON_STEPS, 5))
         # Offsets are learnt along and across the heading, on top of constant velocity, and grow
         # with time: a turn then looks alike wherever the agent points.
-        sin, cos = ahead.unbind(-1)
-        sin, cos = sin[..., None, None], cos[..., None, None]
         along, across = path[..., 0] * self.time_s * 2.0, path[..., 1] * self.time_s * 2.0
-        offset = torch.stack([cos * along - sin * across, sin * along + cos * across], -1)
+        offset = torch.stack(turned(along, across, *ahead[..., None, None, :].unbind(-1)), -1)
         straight = position[:, :, None, None] + velocity[:, :, None, None] * self.time_s[:, None]
         spread = torch.cat([path[..., 2:4].clamp(-4.0, 3.0),
                             path[..., 4:5].clamp(-2.0, 2.0)], -1)
-        return {**boxes, 'mode_logits': logits, 'trajectories': straight + offset,
+        return {'mode_logits': logits, 'trajectories': straight + offset,
                 'trajectory_spread': spread}
-
-
-def towards(heading: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
-    """
-    Return sine and cosine (..., 2) of where agents go if they go ahead.
-
-    Front and back are easily confused, forward and backward hardly: motion decides.
-    """
-    return heading * facing(heading, velocity)[..., None]
 
 
 def relative_plan(plans: torch.Tensor, position: torch.Tensor, ahead: torch.Tensor,

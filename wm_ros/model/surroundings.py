@@ -1,4 +1,4 @@
-"""Surroundings: the map as an agent has it before and beside it, wherever it is and points to."""
+"""Surroundings: the map as an agent has it around it, wherever it is and points to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Surroundings(nn.Module):
         super().__init__()
         self.reduce = nn.Linear(now_channels, channels)
         self.read = nn.Linear(len(POINTS_M) * channels, agent_dim)
-        self.query, self.speed = nn.Linear(agent_dim, agent_dim), nn.Linear(agent_dim, 2)
+        self.query, self.speed = nn.Linear(agent_dim, agent_dim), nn.Linear(agent_dim, 4)
         for last in (self.query, self.speed):
             # Begins as nothing, so that a model that did without can be trained on.
             nn.init.zeros_(last.weight)
@@ -45,11 +45,12 @@ class Surroundings(nn.Module):
         self.register_buffer('across', across, persistent=False)
 
     def forward(self, now: torch.Tensor, position: torch.Tensor,
-                ahead: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                ahead: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Return what agents find around them on the map `now` (B, C, R, R).
 
-        That is what it adds to their queries, (B, A, D), and to their velocities, (B, A, 2) in m/s.
+        It is to be added: to queries, (B, A, D), velocities, (B, A, 2) in m/s, and log sigmas of
+        velocities, (B, A, 2).
         `position` (B, A, 2) in metres, `ahead` (B, A, 2) sine and cosine of the heading; a map of
         one scene (1, C, R, R) serves agents under several plans. Outside the map is zero.
         """
@@ -62,10 +63,10 @@ class Surroundings(nn.Module):
                                weight.flatten(0, 2).to(table.dtype), self.training)
         around = around.reshape(position.shape[0], -1, len(POINTS_M) * table.shape[2])
         found = F.relu(self.read(around))
-        along, across = (self.speed(found).float() * SPEED_MPS).unbind(-1)
-        sin, cos = ahead.unbind(-1)
-        return self.query(found), torch.stack([cos * along - sin * across,
-                                               sin * along + cos * across], -1)
+        speed, log_sigma = self.speed(found).float().split(2, -1)
+        along, across = (speed * SPEED_MPS).unbind(-1)
+        faster = torch.stack(turned(along, across, *ahead.unbind(-1)), -1)
+        return self.query(found), faster, log_sigma
 
     def taps(self, position: torch.Tensor,
              ahead: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,9 +75,8 @@ class Surroundings(nn.Module):
 
         Bilinear, not the nearest: a run time that rounds otherwise must not read another cell.
         """
-        sin, cos = ahead[..., None, :].unbind(-1)                            # (B, A, 1)
-        x = position[..., 0:1] + cos * self.along - sin * self.across
-        y = position[..., 1:2] + sin * self.along + cos * self.across
+        x, y = turned(self.along, self.across, *ahead[..., None, :].unbind(-1))  # (B, A, points)
+        x, y = x + position[..., 0:1], y + position[..., 1:2]
         grid = FEATURE_GRID
         rows, cols = grid.shape
         inside, axes = 1.0, []
@@ -86,10 +86,17 @@ class Surroundings(nn.Module):
             # Beyond the last middle it fades to nothing over a cell, as in a frame of zeros.
             inside = inside * (1.0 - (cells - held).abs()).clamp_min(0.0)
             first = held.floor().clamp_max(count - 2.0)
-            axes.append((first.long(), held - first))
+            # Held as a number too: of what is not a number, the cell would be anywhere.
+            axes.append((first.long().clamp(0, count - 2), held - first))
         (row, down), (col, right) = axes
         corner = row * cols + col
         index = torch.stack([corner, corner + 1, corner + cols, corner + cols + 1], -1)
         weight = torch.stack([(1.0 - down) * (1.0 - right), (1.0 - down) * right,
                               down * (1.0 - right), down * right], -1)
         return index, weight * inside[..., None]
+
+
+def turned(along: torch.Tensor, across: torch.Tensor, sin: torch.Tensor,
+           cos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return x and y of what lies so far along and across a heading."""
+    return cos * along - sin * across, sin * along + cos * across

@@ -49,7 +49,7 @@ class PlanTrainer(nn.Module):
     def forward(self, table: Table) -> dict[str, torch.Tensor]:
         """Return the named losses of some windows (B, ...) of `table_of`."""
         known = table['plans'].new_ones(len(table['plans']), 1)
-        outputs = self._agents[0].futures(table['queries'], {'agent_box': table['boxes']},
+        outputs = self._agents[0].futures(table['queries'], table['ahead'], table['boxes'],
                                           (table['plans'], known))
         agents = table['agents']
         use = inside(agents) & (agents[..., 9] > 0)
@@ -106,9 +106,9 @@ def tables_of(model: WorldModel, store: ClipStore,
     """
     Return queries and truth of windows told twice to another end, and of one window of some clips.
 
-    `queries` of futures (M, A, D), `boxes` (M, A, 9), `plans` (M, 6, 3), `agents` (M, 64, 29),
-    `stress` (M, 64); the rows of the first table are pairs, as it went before as it goes if the ego
-    vehicle brakes. None where there are too few of those.
+    `queries` of futures (M, A, D), `ahead` (M, A, 2), `boxes` (M, A, 9), `plans` (M, 6, 3),
+    `agents` (M, 64, 29), `stress` (M, 64); the rows of the first table are pairs, as it went before
+    as it goes if the ego vehicle brakes. None where there are too few of those.
     """
     told, others = [], []
     paths = store.paths()
@@ -148,7 +148,7 @@ def rows_of(model: WorldModel, clip: dict[str, np.ndarray], windows: tuple[int, 
     queries, places = model.agents.queries(dense['now'], states[:, 0], score, read['cells'],
                                            read['bias'][:, None, None])
     rows = batch['agents'].shape[1]             # the true ones come first
-    queries, boxes = model.agents.boxes(queries[:, :rows], places[:, :rows], dense['now'])
-    return {'queries': queries, 'boxes': boxes['agent_box'],
+    queries, ahead, boxes = model.agents.boxes(queries[:, :rows], places[:, :rows], dense['now'])
+    return {'queries': queries, 'ahead': ahead, 'boxes': boxes['agent_box'],
             'plans': batch['plans'], 'agents': batch['agents'],
             'stress': torch.from_numpy(counts).to(device)}
