@@ -91,7 +91,7 @@ def cuda_module(world) -> SimpleNamespace:
         'cudaGetErrorString': lambda error: (0, b'out of memory'),
         'cudaGetDeviceProperties': lambda device: (0, SimpleNamespace(
             name=world.gpu.encode() + b'\0', major=world.capability[0],
-            minor=world.capability[1]))}
+            minor=world.capability[1], multiProcessorCount=world.multiprocessors))}
     counts = cuda_listed(world.cuda)
 
     def held(name, function):

@@ -36,8 +36,9 @@ class World:
     """One machine: its GPU, its versions, its memory, and what happened on it."""
 
     def __init__(self, tensorrt: str = '10.3', cuda: str = '12.9', gpu: str = 'Orin',
-                 capability: tuple[int, int] = (8, 7)) -> None:
+                 capability: tuple[int, int] = (8, 7), multiprocessors: int = 16) -> None:
         self.tensorrt, self.cuda, self.gpu, self.capability = tensorrt, cuda, gpu, capability
+        self.multiprocessors = multiprocessors
         self.events: list[tuple] = []
         self.memory: dict[int, ctypes.Array] = {}
         self.free_bytes = 1 << 33

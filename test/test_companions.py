@@ -22,7 +22,7 @@ PEAKS = MAX_AGENTS - COMPANIONS
 
 def decoder(companions=2):
     torch.manual_seed(0)
-    return AgentDecoder(32, 24, 32, 1, 4, True, companions).eval()
+    return AgentDecoder(32, 24, 32, 1, 4, True, companions, 4).eval()
 
 
 def scene(batch=1):

@@ -143,3 +143,23 @@ def test_a_plan_that_begins_late_and_ends_early():
 def test_bad_plans_are_refused_by_name(times, poses, wanted):
     with pytest.raises(ValueError, match=wanted):
         plan_from_poses((np.array(times) * NS).astype(np.int64), poses, 0, np.zeros(3))
+
+
+def test_a_clock_that_goes_back_a_little_begins_the_history_anew():
+    history = EgoHistory()
+    for i in range(100):
+        history.push(state(10 * i, x=0.1 * i))
+    # The clock steps back by half a second and a bit; the vehicle drives on.
+    results = [history.push(state(485 + 10 * i, x=10.0 + 0.1 * i)) for i in range(20)]
+    assert results[:4] == [EgoPush.OUT_OF_ORDER] * 2 + [EgoPush.STAMP_JUMP, EgoPush.ACCEPTED]
+    assert history.newest_ns == 675 * MS and len(history) == 20
+    assert history.at(500 * MS).odom_from_base[0] == pytest.approx(10.1, abs=0.02)
+
+
+def test_samples_that_are_only_late_drop_nothing():
+    history = EgoHistory()
+    for i in range(100):
+        history.push(state(10 * i))
+        if i >= 40 and i % 2:       # a second source, 300 ms behind
+            assert history.push(state(10 * i - 305)) is EgoPush.OUT_OF_ORDER
+    assert len(history) == 130

@@ -185,6 +185,20 @@ def test_a_model_whose_agents_saw_no_plan_begins_the_same_and_learns_to_see_it()
     assert model.agents.from_plan[-1].weight.grad.abs().sum() > 0
 
 
+def test_a_model_whose_agents_saw_nothing_around_them_begins_the_same_and_learns_to():
+    torch.manual_seed(0)
+    blind = stirred(WorldModel(replace(PRESETS['tiny'], surroundings=0)))
+    fold_batch_norms(blind)
+    model = grown(blind, PRESETS['tiny'])
+    skip, motion = torch.rand(1, blind.config.skip_channels, 80, 80), scene()[1]
+    outputs = [forecast(each, skip, motion) for each in (blind, model)]
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+    outputs[1]['trajectories'].square().mean().backward()
+    for last in (model.agents.surroundings.query, model.agents.surroundings.speed):
+        assert last.weight.grad.abs().sum() > 0
+
+
 def test_a_model_without_companions_begins_with_the_same_peaks():
     torch.manual_seed(0)
     alone = stirred(WorldModel(replace(PRESETS['tiny'], companions=0)))

@@ -169,6 +169,7 @@ def test_a_second_start_builds_nothing(artifact, cache, monkeypatch):
 @pytest.mark.parametrize('world,options,said', [
     (World(gpu='Thor'), {}, "gpu 'Orin', want 'Thor'"),
     (World(capability=(11, 0)), {}, "compute_capability '8.7', want '11.0'"),
+    (World(multiprocessors=8), {}, 'multiprocessors 16, want 8'),
     (World('10.13'), {}, "tensorrt '10.3.0', want '10.13.0'"),
     (World(), {'workspace_mb': 64}, 'options'),
 ])

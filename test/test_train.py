@@ -90,10 +90,13 @@ def test_the_mode_whose_largest_error_is_smallest_learns_the_path():
     parts['path'].backward()
     moved = paths.grad.abs()[0, 0, :, 5].sum(-1)   # at 3 s, where every mode is wrong
     assert (moved[2] > 20 * moved[[0, 1, 3, 4, 5]]).all()
-    # The winner: smooth L1 (beta 0.5) of 1 m is 0.75, weighed 1 / (0.5 + 0.5 * 3 s). All modes, a
-    # twentieth: 4.75 for 5 m, 2.75 for 3 m, 0.75 for 1 m; the weights up to 2.5 s add up to 4.371.
-    every = 4.75 / 6 * 4.371429 + (4.75 + 4 * 2.75 + 0.75) / 6 / 2.0
-    assert parts['path'].item() == pytest.approx((0.75 / 2.0 + 0.05 * every) / 6, rel=1e-4)
+    # The winner: smooth L1 (beta 0.5) of 1 m is 0.75, weighed 1 / (0.5 + 0.5 * 3 s). All modes, by
+    # step: 4.75 for 5 m, 2.75 for 3 m, 0.75 for 1 m.
+    weights = [1 / (0.5 + 0.5 * time) for time in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)]
+    shares = [0.3, 0.2, 0.1, 0.05, 0.05, 0.05]
+    early = sum(w * share for w, share in zip(weights[:5], shares[:5], strict=True))
+    every = 4.75 / 6 * early + (4.75 + 4 * 2.75 + 0.75) / 6 * weights[5] * shares[5]
+    assert parts['path'].item() == pytest.approx((0.75 * weights[5] + every) / 6, rel=1e-4)
 
 
 def test_losses_fall_to_nothing_at_the_truth():

@@ -240,6 +240,40 @@ def test_a_clock_that_goes_back_flushes(back_ms):
     assert len(buffer.ready(0)) == 20          # bounded: the newest of both runs
 
 
+@pytest.mark.parametrize('rate_hz,back_ms', [(10, 430), (10, 980), (30, 250), (20, 910)])
+def test_a_small_step_back_of_the_clock_flushes_once_most_cameras_show_it(rate_hz, back_ms):
+    buffer = FrameBuffer(CAMERAS)
+    frames = stream(rate_hz, seconds=2.0)
+    for item in frames:
+        buffer.push(item, item.stamp_ns)
+    end = frames[-1].stamp_ns
+    before = len(buffer.ready(end))
+    later = end + round(1000 * MS / rate_hz) - frames[0].stamp_ns
+    again = [Frame(item.camera, item.stamp_ns + later - back_ms * MS, b'') for item in frames]
+    results = [buffer.push(item, item.stamp_ns + back_ms * MS) for item in again]
+    # Two cameras of three have to give two frames each: until then they are late.
+    assert results.index(PushResult.STAMP_JUMP) == 4
+    assert results[:4] == [PushResult.LATE] * 4
+    assert set(results[5:]) == {PushResult.ACCEPTED} and buffer.flushes == 1
+    sets = buffer.ready(end + 4000 * MS)
+    assert before and min(item.stamp_ns for item in sets) >= again[0].stamp_ns
+    assert len(sets[1].frames) == 3
+
+
+def test_one_camera_whose_clock_steps_back_a_little_is_late_and_flushes_nothing():
+    buffer = FrameBuffer(CAMERAS)
+    for item in stream(10, seconds=1.0):
+        buffer.push(item, item.stamp_ns)
+    results = []
+    for item in stream(10, seconds=2.0):
+        if item.stamp_ns >= 6000 * MS:
+            back = 400 * MS if item.camera == 'left' else 0
+            result = buffer.push(Frame(item.camera, item.stamp_ns - back - 3, b''), item.stamp_ns)
+            results += [result] if item.camera == 'left' else []
+    assert PushResult.LATE in results and PushResult.STAMP_JUMP not in results
+    assert buffer.flushes == 0
+
+
 def test_a_jump_ahead_flushes_and_loses_no_set():
     buffer = FrameBuffer(CAMERAS)
     frames = stream(10, seconds=1.0)

@@ -20,6 +20,8 @@ NS = 1_000_000_000
 MAX_SPEED_MPS = 100.0
 MAX_YAW_RATE_RPS = 6.0
 MAX_POSITION_M = 1e7
+#: So many samples in a row behind the newest: the clock went back.
+BACK_SAMPLES = 3
 #: A plan may ask for poses up to this far away.
 MAX_PLAN_M = 400.0
 
@@ -45,14 +47,25 @@ class EgoHistory:
         self._capacity = capacity
         self._stamps: list[int] = []
         self._states: list[EgoState] = []
+        self._behind: list[EgoState] = []   # those in a row, in order, that were behind the newest
 
     def push(self, state: EgoState) -> EgoPush:
-        """Take one sample; a backward step of more than `jump_ns` drops what was there."""
+        """
+        Take one sample; where the clock went back, drop what was there.
+
+        It did where a sample is more than `jump_ns` behind the newest, or BACK_SAMPLES in a row, in
+        order, are more than `max_age_ns` behind it: what is only late has newer ones between.
+        """
         if not _plausible(state):
             return EgoPush.REFUSED
         result = EgoPush.ACCEPTED
         if self._stamps and state.stamp_ns < self._stamps[-1] - self._jump_ns:
             self.clear()
+            result = EgoPush.STAMP_JUMP
+        elif self._goes_back(state):
+            behind = self._behind[:-1]
+            self.clear()
+            self._states, self._stamps = behind, [known.stamp_ns for known in behind]
             result = EgoPush.STAMP_JUMP
         at = bisect_left(self._stamps, state.stamp_ns)
         if at < len(self._stamps):
@@ -92,10 +105,19 @@ class EgoHistory:
         """Return the newest stamp, None before the first sample."""
         return self._stamps[-1] if self._stamps else None
 
+    def _goes_back(self, state: EgoState) -> bool:
+        """Tell whether a sample is one of several that only a clock that went back gives."""
+        if not self._stamps or state.stamp_ns >= self._stamps[-1] - self.max_age_ns:
+            self._behind.clear()
+            return False
+        if self._behind and state.stamp_ns <= self._behind[-1].stamp_ns:
+            self._behind.clear()
+        self._behind.append(state)
+        return len(self._behind) >= BACK_SAMPLES
+
     def clear(self) -> None:
         """Drop all samples."""
-        self._stamps.clear()
-        self._states.clear()
+        self._stamps, self._states, self._behind = [], [], []
 
     def __len__(self) -> int:
         return len(self._stamps)

@@ -281,7 +281,10 @@ class Predictor:
         if not runnable:
             return [self._result(window, ego, plan, (*reasons, *why), dec.no_agents(), [],
                                  dec.nothing_observed(), stages) for plan, why in taken]
-        stages['fold'] = self._fold(window.odometry, ego)
+        stages['fold'], broken = self._fold(window.odometry, ego)
+        if broken:
+            return [self._result(window, ego, plan, (*reasons, broken, *why), dec.no_agents(), [],
+                                 dec.nothing_observed(), stages) for plan, why in taken]
         if following is not None:
             self._begin_following(*following)
         out = []
@@ -308,15 +311,24 @@ class Predictor:
             self.settings.max_gap_periods)
         return window, entries[-1].ego if window.odometry else None, (*reasons, *self._problems)
 
-    def _fold(self, odometry: bool, ego: EgoState | None) -> float:
-        """Fold the window, once a set; return the milliseconds it took."""
+    def _fold(self, odometry: bool, ego: EgoState | None) -> tuple[float, str]:
+        """
+        Fold the window, once a set; return the milliseconds it took and what is wrong with it.
+
+        A latent that is not finite would be rounded to INT8 at once, and nothing be seen behind it.
+        """
         if self._folded is not None:
-            return 0.0
+            return 0.0, ''
         start = self._clock()
         self._ego_motion[:] = (ego.speed_mps, ego.yaw_rate_rps) if odometry else 0
-        self._folded = self._backend.run('fold', self._ring.fold_inputs(
+        folded = self._backend.run('fold', self._ring.fold_inputs(
             self._window, list(self._ring.entries), odometry, ego))
-        return (self._clock() - start) / 1e6
+        try:
+            dec.check_outputs(folded)
+        except dec.OutputError as err:
+            return (self._clock() - start) / 1e6, f'fold: {err}'
+        self._folded = folded
+        return (self._clock() - start) / 1e6, ''
 
     def _begin_following(self, frame_set: FrameSet, ego: EgoState | None) -> None:
         """Let the backend start on the window of a set to come, if it follows this one at once."""

@@ -162,7 +162,9 @@ class FrameBuffer:
     What time it is, the cameras decide together, so that one with a wrong clock takes none of the
     others down: a set waits no longer once half of those that deliver have come to it. A step back
     of more than `jump_back_ns`, or ahead of more than `jump_ahead_ns` (a window's length), is a
-    clock jump where more than half of them make it; until then their frames are strays.
+    clock jump where more than half of them make it; until then their frames are strays. A smaller
+    step back is one where more than half of them give two frames in a row, in order, that are too
+    late for their sets and behind what they gave themselves.
     No clock is read here; not thread safe.
     """
 
@@ -193,6 +195,7 @@ class FrameBuffer:
         self._newest: dict[str, int] = {}
         self._arrived: dict[str, int] = {}  # when its last new frame came, a camera
         self._strays = {camera: deque(maxlen=_MAX_STRAYS) for camera in self.cameras}
+        self._behind = {camera: deque(maxlen=_MAX_STRAYS) for camera in self.cameras}
         self._closed: dict[str, int] = {}   # stamps up to these are closed, a camera
         self._seen = {camera: deque(maxlen=64) for camera in self.cameras}
         self._thinning = Thinning()
@@ -217,10 +220,11 @@ class FrameBuffer:
         if stamp in self._seen[camera]:
             return PushResult.DUPLICATE
         # A late frame too tells where its camera is.
-        self._newest[camera] = max(stamp, self._newest.get(camera, stamp))
+        newest = self._newest[camera] = max(stamp, self._newest.get(camera, stamp))
         self._arrived[camera] = now_ns
         if stamp <= self._closed.get(camera, stamp - 1):
-            return PushResult.LATE
+            return self._push_late(frame, now_ns) if stamp < newest else PushResult.LATE
+        self._behind[camera].clear()
         if sum(item.frame.camera == camera for item in self._pending) >= _MAX_PENDING:
             return PushResult.OVERFLOW
         self._add(frame, now_ns)
@@ -246,10 +250,26 @@ class FrameBuffer:
                  if kept and abs(kept[-1].stamp_ns - frame.stamp_ns) <= self.jump_ahead_ns}
         if len(there) <= len(self._live(now_ns) - there.keys()):
             return PushResult.STRAY
+        return self._begin_anew([kept for frames in there.values() for kept in frames], frame,
+                                now_ns)
+
+    def _push_late(self, frame: Frame, now_ns: int) -> PushResult:
+        """Keep a frame that is behind its own camera's; begin anew where most cameras are."""
+        behind = self._behind[frame.camera]
+        if behind and frame.stamp_ns <= behind[-1].stamp_ns:
+            behind.clear()
+        behind.append(frame)
+        back = {camera: kept for camera, kept in self._behind.items() if len(kept) > 1}
+        if len(back) <= len(self._live(now_ns) - back.keys()):
+            return PushResult.LATE
+        return self._begin_anew([kept for frames in self._behind.values() for kept in frames],
+                                frame, now_ns)
+
+    def _begin_anew(self, frames: Iterable[Frame], where: Frame, now_ns: int) -> PushResult:
+        """Flush, and take those of some frames that are near the one that told of a jump."""
         self.flush()
-        for kept in sorted((kept for frames in there.values() for kept in frames),
-                           key=lambda kept: kept.stamp_ns):
-            if (abs(kept.stamp_ns - frame.stamp_ns) <= self.jump_ahead_ns
+        for kept in sorted(frames, key=lambda kept: kept.stamp_ns):
+            if (abs(kept.stamp_ns - where.stamp_ns) <= self.jump_ahead_ns
                     and kept.stamp_ns not in self._seen[kept.camera]):
                 self._newest[kept.camera] = kept.stamp_ns
                 self._arrived[kept.camera] = now_ns

@@ -17,7 +17,7 @@ import onnx
 
 from wm_ros.runtime.artifact import MANIFEST, Artifact, ArtifactError, write_manifest
 from wm_ros.runtime.contract import GRAPHS
-from wm_ros.runtime.derived import form_of
+from wm_ros.runtime.derived import RECIPES, form_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def derive(parent: Artifact, form: str, out: Path, sizes: Mapping[str, int] | No
     (out / MANIFEST).unlink(missing_ok=True)    # a folder that is half written does not load
     for graph, data in graphs.items():
         (out / f'{graph}.onnx').write_bytes(data)
-    derived = {'form': form, 'parent': parent.hash, 'onnx': onnx.__version__}
+    derived = {'form': form, 'parent': parent.hash, 'recipe': RECIPES[form],
+               'onnx': onnx.__version__}
     if fixed:
         derived['sizes'] = fixed
     return write_manifest(out, {**parent.manifest, 'precision': module.PRECISION,

@@ -85,7 +85,7 @@ class AgentDecoder(nn.Module):
     """From cells of the bird's-eye map to classes, boxes and K = 6 modes with covariance."""
 
     def __init__(self, dim: int, now_channels: int, agent_dim: int, layers: int,
-                 centre_cells: int, sees_plan: bool, companions: int, surroundings: int = 0):
+                 centre_cells: int, sees_plan: bool, companions: int, surroundings: int):
         super().__init__()
         self.companions = Companions(agent_dim, companions) if companions else None
         #: How many peaks it is to be asked about; with their companions they are `MAX_AGENTS`.

@@ -41,7 +41,7 @@ class ModelConfig:
     plan_in_agents: bool = True
     # How many more a peak of centres may stand for: people who walk side by side often share one.
     companions: int = 2
-    # Channels of the map that an agent's futures read before and beside it, in its own frame.
+    # Channels of the map that agents read around them, in their own frames, for speed and futures.
     surroundings: int = 16
     teacher: bool = False           # dense attention over all frames' tokens beside the rest
     dense_every: int = 1            # a teacher's sparse layers to each dense one

@@ -1,4 +1,8 @@
-"""Whole numbers and rows of tables, computed so that they export to few and plain nodes."""
+"""
+Whole numbers and rows of tables, computed so that they export to few and plain nodes.
+
+Weighted sums of rows have a gradient of their own besides, for training.
+"""
 
 from __future__ import annotations
 

@@ -89,8 +89,13 @@ class CameraMonitor:
                                  else f'no image: more than {SILENT_PERIODS} periods late')
         if self.uncalibrated:
             return Level.ERROR, self.uncalibrated
-        if now_ns < self.problem.until_ns:
+        level, text = self._of_pictures()
+        if now_ns < self.problem.until_ns and self.problem.level >= level:
             return self.problem.level, self.problem.text
+        return level, text
+
+    def _of_pictures(self) -> tuple[Level, str]:
+        """Return level and message of what the newest set made of the camera."""
         if not self.arrivals_ns:
             return Level.WARN, 'waiting for the first image'
         if self.state in (CameraState.BLACK, CameraState.OVEREXPOSED, CameraState.FROZEN):

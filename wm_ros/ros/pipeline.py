@@ -110,6 +110,7 @@ class Pipeline:
         self.fatal = ''
         self._failures_in_a_row = 0
         self.engine.reset('activated')
+        self.engine.change(self.settings)       # what was set meanwhile, or as it was stopped
         self._worker = self._new_worker()
         self._reported = (0, 0)
         self._worker.start()

@@ -19,10 +19,20 @@ from wm_ros.runtime.backend import BackendError
 
 @dataclass(frozen=True)
 class Device:
-    """Which GPU it is: an engine is built for one name and one compute capability."""
+    """
+    Which GPU it is: an engine is built for one name, one compute capability and one size.
+
+    All modules of a family go by one name, an Orin with 4 multiprocessors as one with 16.
+    """
 
     name: str
     compute_capability: str
+    multiprocessors: int
+
+    def key(self) -> dict[str, Any]:
+        """Return what of it an engine is built for, as a part of its key."""
+        return {'gpu': self.name, 'compute_capability': self.compute_capability,
+                'multiprocessors': self.multiprocessors}
 
 
 class Cuda:
@@ -40,12 +50,13 @@ class Cuda:
         self.stream = int(stream)
 
     def device(self) -> Device:
-        """Return the device's name and compute capability."""
+        """Return what tells the device from others."""
         cudart = self._cudart
         properties, = self._do(cudart.cudaGetDeviceProperties(0), 'its properties')
         name = properties.name
         name = name.decode() if isinstance(name, bytes) else str(name)
-        return Device(name.strip('\0 '), f'{properties.major}.{properties.minor}')
+        return Device(name.strip('\0 '), f'{properties.major}.{properties.minor}',
+                      int(properties.multiProcessorCount))
 
     def free_bytes(self) -> int:
         """Return how much device memory is free now."""

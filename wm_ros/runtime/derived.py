@@ -14,6 +14,10 @@ from typing import Any
 
 from wm_ros.runtime.artifact import MANIFEST, Artifact, ArtifactError, load_artifact
 
+#: By which recipe a form is made (`wm_ros/export/derive_*.py`). One that is made otherwise than
+#: before gets the next number, so that what lies in a cache is made again.
+RECIPES = {'tensorrt': 2, 'ort-u8s8': 1}
+
 
 def form_of(artifact: Artifact) -> str:
     """Return the form's name, '' for an artifact as exported; raise ArtifactError for no form."""
@@ -48,8 +52,8 @@ def find_form(artifact: Artifact, form: str, folder: Path | None = None) -> Arti
     """
     Return the form of an artifact: itself, or what lies in `folder` (beside it), or None.
 
-    Raises ArtifactError where a folder is there but damaged, another form, or derived from
-    another artifact.
+    Raises ArtifactError where a folder is there but damaged, another form, derived from another
+    artifact, or made by another recipe than this version's.
     """
     if form_of(artifact) == form:
         return artifact
@@ -61,9 +65,16 @@ def find_form(artifact: Artifact, form: str, folder: Path | None = None) -> Arti
         raise ArtifactError(f'{folder}: form {form_of(found)!r}, want {form!r}')
     if parent_hash(found) != artifact.hash:
         raise ArtifactError(f'{folder}: derived from artifact {parent_hash(found)[:12]}, want '
-                            f'{artifact.hash[:12]}; make it again: wm_ros derive '
-                            f'{artifact.path} --form {form} --out {folder}')
+                            f'{artifact.hash[:12]}; {_again(artifact, form, folder)}')
+    recipe = _entry(found).get('recipe', 1)
+    if recipe != RECIPES[form]:
+        raise ArtifactError(f'{folder}: made by recipe {recipe} of the form {form}, want '
+                            f'{RECIPES[form]}; {_again(artifact, form, folder)}')
     return found
+
+
+def _again(artifact: Artifact, form: str, folder: Path) -> str:
+    return f'make it again: wm_ros derive {artifact.path} --form {form} --out {folder}'
 
 
 def _entry(artifact: Artifact) -> Mapping[str, Any]:

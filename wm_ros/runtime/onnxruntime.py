@@ -128,6 +128,8 @@ class _Graph(LoadedGraph):
                 self._binding.bind_output(name, 'cpu', 0, array.dtype, array.shape,
                                           array.ctypes.data)
             self._bound: dict[str, np.ndarray] = {}
+            # Binding is when a device's copy of an input is made; only the CPU reads it in place.
+            self._in_place = providers[0][0] == CPU
             self.infer(self.zeros())
             self.kernels = executed_kernels(Path(self._session.end_profiling()))
 
@@ -135,7 +137,8 @@ class _Graph(LoadedGraph):
         for item in self.spec.inputs:
             array = inputs[item.name]
             known = self._bound.get(item.name)
-            if known is None or known.ctypes.data != array.ctypes.data:
+            if (known is None or not self._in_place
+                    or known.ctypes.data != array.ctypes.data):
                 self._binding.bind_input(item.name, 'cpu', 0, array.dtype, array.shape,
                                          array.ctypes.data)
             self._bound[item.name] = array  # keeps the memory alive as long as it is bound

@@ -78,8 +78,7 @@ class TensorRtBackend(GraphBackend):
         form = self._form_of(artifact, sizes)
         key = {'artifact': parent_hash(form), 'form': form.hash, 'graph': graph,
                'sizes': dict(sizes), 'tensorrt': self._trt.__version__,
-               'gpu': self._device.name, 'compute_capability': self._device.compute_capability,
-               'options': self._build.key()}
+               **self._device.key(), 'options': self._build.key()}
         name = f'{graph}-{key["artifact"][:12]}-n{sizes["N"]}-p{sizes["P"]}.engine'
         engine = self._stored_engine(name, key)
         if engine is None:
@@ -165,7 +164,7 @@ class TensorRtBackend(GraphBackend):
         for note in self._cache.notes:
             self.log(note)
         self.log(f'building the engine {name} for {self._device.name}; this takes minutes, once')
-        timing_key = {field: key[field] for field in ('tensorrt', 'gpu', 'compute_capability')}
+        timing_key = {'tensorrt': key['tensorrt'], **self._device.key()}
         timing = self._cache.load('timing.cache', timing_key)
         plan, timing = build_engine(self._trt, graph, form.graph(graph), self._build, timing,
                                     self.log)

@@ -14,6 +14,9 @@ from typing import Any
 
 from wm_ros.runtime.backend import BackendError
 
+#: By which recipe engines are built; one that sets other flags than before gets the next number.
+RECIPE = 1
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -23,8 +26,8 @@ class BuildOptions:
     optimization_level: int = 3
 
     def key(self) -> dict[str, int]:
-        """Return the options as a part of the key."""
-        return asdict(self)
+        """Return the options as a part of the key, and the recipe that they are options of."""
+        return {**asdict(self), 'recipe': RECIPE}
 
 
 def make_logger(trt: ModuleType, said: list[str]) -> Any:

@@ -28,7 +28,8 @@ class Settings:
     window_clips: int = 1000
     window_batch: int = 6
     window_minutes: float = 45.0
-    mirrored: float = 0.25          # share of windows that stage two sees in a mirror
+    mirrored: float = 0.25          # share of windows that stage two sees in a mirror, but for
+                                    # one under a teacher: answers are of windows as they were
     plan_steps: int = 4000          # in which the futures learn to read the ego plan (--stage plan)
     frames_clips: int = 400         # of future camera frames (--stage frames)
     frames_batch: int = 3

@@ -6,8 +6,8 @@ the identity: a 3x3 kernel with a 1 in its middle, behind a ReLU, changes nothin
 the further channels begin at random and are not read by those that were there: unlike copies with
 shared weights, as Net2Net has them, no two are alike. What a teacher has beside the student's core
 begins with weights of 0 (`wm_ros.model.teacher`), and so do what the
-past adds to the newest map, the ego plan and an agent's surroundings in the agents' queries, and
-what a peak's companions are decoded from.
+past adds to the newest map, the ego plan and an agent's surroundings in the agents' queries (and in
+velocities), and what a peak's companions are decoded from.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 Windows seen in a mirror: left is right, and traffic keeps to the other side of the road.
 
 Stage two knows the drives that it has by heart long before it has learnt all that they could
-teach. The lift is in metres, so an encoded window may be turned over after the encoder, maps and
-truth alike, as BEVDet does (Huang et al., 2021, "BEV space data augmentation"): every drive counts
-as two, without a picture more. No torch here.
+teach. Maps are in metres, so a window may be turned over after the lift, maps and truth alike, as
+in BEVDet (Huang et al., 2021, "BEV space data augmentation"). It is no drive more: the convolutions
+behind the lift have read the maps before, and saw them as they were. No torch here.
 """
 
 from __future__ import annotations
