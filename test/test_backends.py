@@ -267,15 +267,120 @@ def test_a_provider_gets_its_options_and_one_that_does_not_start_is_an_error(art
 
 
 def test_what_a_provider_compiles_whole_counts_under_its_name(tmp_path):
-    from wm_ros.runtime.onnxruntime import executed_kernels
+    from wm_ros.runtime.onnxruntime import executed_kernels, providers_of
 
-    def event(operation, provider, name='a_kernel_time', kind='Node'):
-        return {'cat': kind, 'name': name, 'args': {'op_name': operation, 'provider': provider}}
+    def event(operation, provider, name='a_kernel_time', kind='Node', types=('float',)):
+        return {'cat': kind, 'name': name, 'args': {
+            'op_name': operation, 'provider': provider,
+            'input_type_shape': [{name: [1, 2]} for name in types]}}
 
     path = tmp_path / 'profile.json'
     path.write_text(json.dumps([
         event('QLinearConv', 'CPUExecutionProvider'), event('Conv', 'CPUExecutionProvider'),
         event('Conv', 'CPUExecutionProvider', name='a_fence_before'),
         event('Add', 'CPUExecutionProvider'), event('QNN_main_graph_1', 'QNNExecutionProvider'),
-        event('Conv', 'CPUExecutionProvider', kind='Session')]))
-    assert executed_kernels(path) == {'i8': 1, 'f32': 1, 'qnn': 1}
+        event('MatMul', 'CUDAExecutionProvider', types=('float16', 'float16')),
+        event('Conv', 'DmlExecutionProvider', kind='Session')]))
+    assert executed_kernels(path) == {'i8': 1, 'f32': 1, 'f16': 1, 'qnn': 1}
+    assert providers_of(path) == {'CPUExecutionProvider', 'QNNExecutionProvider',
+                                  'CUDAExecutionProvider'}
+
+
+@pytest.mark.parametrize('here,again', [(True, 0), (False, 3)])
+def test_only_the_cpu_reads_inputs_where_they_lie(artifact, monkeypatch, here, again):
+    """Another provider's copy of an input is made when it is bound: it has to be, every time."""
+    pytest.importorskip('onnxruntime')
+    made = create_backend('onnxruntime', artifact, cameras=2, plans=3, threads=1)
+    try:
+        inputs, graph = random_inputs(artifact, 'fold'), made._graphs['fold']
+        made.run('fold', inputs)
+        graph._in_place, bound, binding = here, [], graph._binding
+
+        class Counted:
+            def __getattr__(self, name):
+                return getattr(binding, name)
+
+            def bind_input(self, name, *args):
+                bound.append(name)
+                binding.bind_input(name, *args)
+        monkeypatch.setattr(graph, '_binding', Counted())
+        monkeypatch.setattr(graph._session, 'run_with_iobinding', lambda _: None)
+        for _ in range(3):
+            made.run('fold', inputs)
+        assert bound.count('memory') == again
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize('name,options,wanted', [
+    ('onnxruntime', {'providers': 5}, 'option providers: 5, want a name or a list of names'),
+    ('onnxruntime', {'provider_options': ['cpu']}, 'want options by name for each name'),
+    ('openvino', {'device': 3}, 'option device: 3, want text')])
+def test_an_option_of_another_type_is_refused(artifact, name, options, wanted):
+    pytest.importorskip(name)
+    with pytest.raises(BackendError, match=wanted):
+        create_backend(name, artifact, cameras=1, options=options)
+
+
+@pytest.mark.parametrize('value,default,limits,wanted', [
+    ('false', True, None, 'true or false'), (1, True, None, 'true or false'),
+    (False, True, None, ''),
+    ('256', 0, (0, 512), 'a whole number from 0 to 512'), (True, 0, (0, 512), 'a whole number'),
+    (513, 0, (0, 512), 'a whole number'), (512, 0, (0, 512), ''), (5, '', None, 'text')])
+def test_options_are_of_the_type_of_their_defaults(value, default, limits, wanted):
+    said = be.unfit(value, default, limits)
+    assert said.startswith(wanted) and bool(said) == bool(wanted)
+
+
+def test_auto_goes_on_past_whatever_a_library_raises(artifact, monkeypatch):
+    openvino = pytest.importorskip('wm_ros.runtime.openvino')
+    pytest.importorskip('onnxruntime')
+    said = []
+
+    def broken(*args):
+        raise RuntimeError('no plugin')
+
+    def taken():
+        made = create_backend('auto', artifact, cameras=1, log=said.append)
+        made.close()
+        return made.name
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino.OpenVinoBackend, 'prepare', broken)
+        assert taken() == 'onnxruntime' and 'no plugin' in said[-1]
+    with monkeypatch.context() as patch:        # what it has open cannot be closed either
+        patch.setattr(openvino.OpenVinoBackend, 'open', broken)
+        patch.setattr(be.LoadedGraph, 'close', broken)
+        assert taken() == 'onnxruntime'
+    with monkeypatch.context() as patch:
+        real = be.importlib.import_module
+
+        def imported(name):
+            if name.endswith('.openvino'):
+                raise ImportError('libtbb.so.12: cannot open shared object file')
+            return real(name)
+        patch.setattr(be.importlib, 'import_module', imported)
+        assert taken() == 'onnxruntime' and 'libtbb.so.12' in said[-1]
+        with pytest.raises(BackendError, match='openvino: libtbb.so.12.*want it installed'):
+            create_backend('openvino', artifact, cameras=1)
+
+
+def test_auto_finds_the_one_backend_that_runs_a_derived_form(artifact, tmp_path):
+    pytest.importorskip('openvino')
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    from wm_ros.export.derive import derive
+    derive(artifact, 'ort-u8s8', tmp_path / 'form')
+    said = []
+    made = create_backend('auto', load_artifact(tmp_path / 'form'), cameras=1, log=said.append)
+    made.close()
+    assert made.name == 'onnxruntime' and "openvino got the form 'ort-u8s8'" in said[0]
+
+
+def test_a_provider_that_takes_no_part_of_a_graph_is_told(artifact, monkeypatch):
+    module = pytest.importorskip('wm_ros.runtime.onnxruntime')
+    monkeypatch.setattr(module, 'providers_of', lambda profile: {'SomeExecutionProvider'})
+    made = create_backend('onnxruntime', artifact, cameras=1)
+    made.close()
+    assert any('fold: CPUExecutionProvider took no part of it, SomeExecutionProvider runs it'
+               in note for note in made.notes)

@@ -17,6 +17,7 @@ from wm_ros.export.derive import derive  # noqa: E402
 from wm_ros.export.derive_tensorrt import MOVES, derive_graph  # noqa: E402
 from wm_ros.export.lint import check_graph  # noqa: E402
 from wm_ros.predictor import Predictor, PredictorSettings  # noqa: E402
+from wm_ros.runtime import derived  # noqa: E402
 from wm_ros.runtime.artifact import ArtifactError, load_artifact  # noqa: E402
 from wm_ros.runtime.backend import create_backend  # noqa: E402
 from wm_ros.runtime.contract import GRAPHS  # noqa: E402
@@ -62,7 +63,7 @@ def test_a_flipped_byte_of_a_form_is_refused(parent, tmp_path):
     load_artifact(tmp_path / 'form')
 
 
-def test_a_form_is_found_beside_its_parent_and_checked(parent, tmp_path):
+def test_a_form_is_found_beside_its_parent_and_checked(parent, tmp_path, monkeypatch):
     assert find_form(parent, 'tensorrt') is None
     derive(parent, 'tensorrt', form_path(parent.path, 'tensorrt'), SIZES)
     form = find_form(parent, 'tensorrt')
@@ -73,6 +74,10 @@ def test_a_form_is_found_beside_its_parent_and_checked(parent, tmp_path):
     with pytest.raises(ArtifactError, match=f'derived from artifact {parent.hash[:12]}, want '
                                             f'{other.hash[:12]}; make it again: wm_ros derive'):
         find_form(other, 'tensorrt', form.path)
+    monkeypatch.setitem(derived.RECIPES, 'tensorrt', derived.RECIPES['tensorrt'] + 1)
+    with pytest.raises(ArtifactError, match=r'made by recipe \d+ of the form tensorrt, want \d+; '
+                                            'make it again: wm_ros derive'):
+        find_form(parent, 'tensorrt', form.path)
     check_form(form, 'tensorrt', '', 'tensorrt')
     with pytest.raises(ArtifactError, match="openvino got the form 'tensorrt', want as exported"):
         check_form(form, 'openvino', '')

@@ -267,3 +267,17 @@ def test_features_that_are_not_finite_do_not_stay_in_the_window(make, loaded):
     predictor.encode(frame_set(17), ego(17))
     assert predictor.forecast().valid
     assert np.isfinite(spy.last('fold')['memory']).all()
+
+
+@pytest.mark.parametrize('name', ['latent', 'past'])
+def test_a_fold_that_is_not_finite_is_told_and_not_kept(make, loaded, name):
+    """Behind it the latent is rounded to INT8, and every output would be finite."""
+    spy = Spy(loaded[1])
+    predictor = make(spy=spy)
+    drive(predictor, range(16))
+    spy.change['fold'] = lambda out: {**out, name: np.full_like(out[name], np.inf)}
+    bad = predictor.forecast()
+    assert not bad.valid and bad.reasons[0].startswith(f'fold: output {name}: inf')
+    assert bad.agents == () and predictor.scene() is None
+    spy.change.clear()
+    assert predictor.forecast().valid

@@ -8,7 +8,8 @@ pytest.importorskip('rclpy')
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_drive import PATIENCE_S, wait_for
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_drive import OUTPUTS, PATIENCE_S, wait_for
 
 pytest_plugins = ['ros_world']
 
@@ -137,3 +138,34 @@ def test_incompatible_qos_reaches_diagnostics_with_both_profiles(world):
     drive.wait_status('node', WARN, '/odometry: incompatible QoS (RELIABILITY)')
     message = drive.status('node').message
     assert 'drive best_effort' in message and 'world_model reliable' in message
+
+
+def test_parameters_set_while_inactive_hold_once_it_is_active(world):
+    node, drive = world()
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.set_parameters_atomically([Parameter('min_frames', value=3)]).successful
+    assert node.trigger_activate() == SUCCESS
+    stamps = drive.run(3)
+    assert drive.forecast(stamps[-1]).info.valid
+
+
+def test_a_warning_ends_with_what_it_warned_of(world, monkeypatch):
+    node, drive = world()
+    wrong = drive.node.create_subscription(
+        OUTPUTS['agents'], 'world_model/agents', lambda msg: None,
+        QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    drive.wait_status('node', WARN, '/world_model/agents: incompatible QoS (DURABILITY)')
+    drive.node.destroy_subscription(wrong)
+    drive.diagnostics.clear()
+    drive.wait_status('node', OK, 'active')
+
+    def broken(messages):
+        raise RuntimeError('no such axis')
+    # The subscription calls the pipeline's method, which looks the monitor up.
+    with monkeypatch.context() as patch:
+        patch.setattr(node.pipeline._odometry, 'take', lambda *_: broken(_))
+        drive.run(1)
+        drive.wait_status('node', WARN, 'odometry: RuntimeError: no such axis')
+    drive.diagnostics.clear()
+    drive.run(1)
+    drive.wait_status('node', OK, 'active')

@@ -32,6 +32,13 @@ def camera(arrivals=(), **changes):
     (camera([0], state=CameraState.CORRUPT), 1, Level.ERROR, 'image is corrupt'),
     (camera([0], problem=Problem('bad', Level.WARN, 5)), 4, Level.WARN, 'bad'),
     (camera([0], problem=Problem('bad', Level.WARN, 5)), 5, Level.OK, 'ok'),
+    # The gravest first, and of equally grave ones the problem, which says more.
+    (camera([0], state=CameraState.MISSING, problem=Problem('late', Level.WARN, 5)), 4,
+     Level.ERROR, 'image is missing'),
+    (camera([0], state=CameraState.BLACK, problem=Problem('late', Level.WARN, 5)), 4,
+     Level.WARN, 'late'),
+    (camera([0], state=CameraState.CORRUPT, problem=Problem('no JPEG', Level.ERROR, 5)), 4,
+     Level.ERROR, 'no JPEG'),
 ])
 def test_levels(found, now, level, text):
     judged, message = found.judge(now, PERIOD)

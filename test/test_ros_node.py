@@ -313,3 +313,28 @@ def test_output_in_the_odometry_frame(world):
     assert last.header.frame_id == 'odom'
     # The vehicle stands at x = 8 m there; the plan begins from it.
     assert last.info.ego_plan.poses[0].position.x == pytest.approx(8.0 + 2.5, abs=1e-4)
+
+
+def test_odometry_of_another_body_is_told_and_of_another_frame_not_mixed(world):
+    node, drive = world()
+    drive.forecast(drive.run(2)[-1])
+    drive.wait_status('odometry', OK, 'ok')
+    msg = Odometry(child_frame_id='imu_link')
+    msg.header.frame_id = 'odom'
+    msg.pose.pose.orientation.w = 1.0
+
+    def sent(text, level):
+        """Send it until it has been heard: the message is a copy, its stamp a new one."""
+        drive.diagnostics.clear()
+
+        def told():
+            drive.stamp_ns += NS // 100
+            set_stamp(msg, drive.stamp_ns)
+            drive.odometry.publish(msg)
+            found = drive.status('odometry')
+            return found is not None and text in found.message
+        wait_for(told, PATIENCE_S, text)
+        drive.wait_status('odometry', level, text)
+    sent('odometry: of imu_link, want base_link', WARN)
+    msg.child_frame_id, msg.header.frame_id = 'base_link', 'map'
+    sent('odometry: in map after odom, want one frame', ERROR)

@@ -8,7 +8,9 @@ would save nothing (docs/node.md has the figures).
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +19,12 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSProfile,
+    qos_check_compatible,
+    qos_profile_sensor_data,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from wm_ros.ros import parameters
@@ -153,6 +160,7 @@ class WorldModelNode(LifecycleNode):
         self.health.state = 'finalized'
         return TransitionCallbackReturn.SUCCESS
 
+    @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Go back to unconfigured, with nothing held."""
         self._release()
@@ -227,6 +235,7 @@ class WorldModelNode(LifecycleNode):
         def guarded(msg: Any) -> None:
             try:
                 callback(with_backlog(subscription, msg, depth) if backlog else msg)
+                self.health.warnings.pop(topic, None)       # what is over is not told for ever
             except Exception as err:  # the process never dies of its input
                 self.health.warnings[topic] = f'{topic}: {type(err).__name__}: {err}'
                 self.get_logger().error(self.health.warnings[topic], throttle_duration_sec=5.0)
@@ -246,19 +255,20 @@ class WorldModelNode(LifecycleNode):
     def _release(self) -> None:
         """Let go of everything that `_configure` made, in any state."""
         pipeline, self.pipeline = self.pipeline, None
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs.clear()
-        if pipeline and pipeline.stop():
-            pipeline.engine.close()
-        if self._outputs:
-            self._outputs.destroy()
-            self._outputs = None
-        if self._tf:
-            self._tf.close()
-            self._tf = None
+        outputs, self._outputs = self._outputs, None
+        tf, self._tf = self._tf, None
         self.health.facts = {}
         self.health.warnings.clear()
+        with contextlib.ExitStack() as held:    # whatever one of them raises, the others go too
+            if tf:
+                held.callback(tf.close)
+            if outputs:
+                held.callback(outputs.destroy)
+            if pipeline:
+                held.callback(lambda: pipeline.engine.close() if pipeline.stop() else None)
+            for subscription in self._inputs:
+                held.callback(self.destroy_subscription, subscription)
+            self._inputs.clear()
 
     # Events.
 
@@ -295,6 +305,16 @@ class WorldModelNode(LifecycleNode):
         self.get_logger().warning(self.health.warnings[f'qos {topic}'])
         self._report_soon = True
 
+    def _forget_compatible(self) -> None:
+        """Drop what is said of topics where no two sides are incompatible any more."""
+        for name in [name for name in self.health.warnings if name.startswith('qos ')]:
+            ours = self.resolve_topic_name(name.removeprefix('qos '))
+            pairs = itertools.product(self.get_publishers_info_by_topic(ours),
+                                      self.get_subscriptions_info_by_topic(ours))
+            if not any(qos_check_compatible(sent.qos_profile, taken.qos_profile)[0]
+                       == QoSCompatibility.ERROR for sent, taken in pairs):
+                del self.health.warnings[name]
+
     def _clock_jumped(self, jump: Any) -> None:
         if self.pipeline:
             self.pipeline.flush('the clock jumped')
@@ -325,6 +345,7 @@ class WorldModelNode(LifecycleNode):
     def _report(self) -> None:
         self._report_soon = False
         self._reported_ns = time.monotonic_ns()
+        self._forget_compatible()
         statuses = [node_status(self.health)]
         if self.pipeline and self.pipeline.active:
             statuses += self.pipeline.statuses()

@@ -22,13 +22,15 @@ class OdometryMonitor:
     Keeps the odometry of the last seconds, and when the last of it came.
 
     `wanted` is the node's parameter: required, optional or ignore; `frame` is that of the poses,
-    until a message names it. Times are of the steady clock; those called awake leave out pauses of
-    the process.
+    until a message names it, `body` what they are to be poses of. Times are of the steady clock;
+    those called awake leave out pauses of the process.
     """
 
-    def __init__(self, wanted: str, frame: str) -> None:
+    def __init__(self, wanted: str, frame: str, body: str) -> None:
         self.history = EgoHistory()
         self.frame = self._default_frame = frame
+        self._named = ''        # by the messages so far
+        self._body = body
         self._wanted = wanted
         self._came_ns: int | None = None
         self._came_awake_ns = 0
@@ -48,13 +50,22 @@ class OdometryMonitor:
         except ValueError as err:
             self._problem = Problem(str(err), Level.ERROR, now_ns + PROBLEM_NS)
             return False
-        self.frame = msg.header.frame_id or self._default_frame
+        frame, body = msg.header.frame_id or self._default_frame, msg.child_frame_id
+        if self._named and frame != self._named:    # poses in two frames are no path
+            self.history.clear()
+            self._problem = Problem(f'odometry: in {frame} after {self._named}, want one frame: '
+                                    'the samples before are dropped', Level.ERROR,
+                                    now_ns + PROBLEM_NS)
+        elif body and body != self._body:
+            self._problem = Problem(f'odometry: of {body}, want {self._body} (base_frame); its '
+                                    'poses are taken for those', Level.WARN, now_ns + PROBLEM_NS)
         if self.history.push(state) is EgoPush.REFUSED:
             self._problem = Problem(
                 f'odometry: pose {list(state.odom_from_base)}, speed {state.speed_mps:g} m/s, yaw '
                 f'rate {state.yaw_rate_rps:g} rad/s: beyond physical bounds', Level.ERROR,
                 now_ns + PROBLEM_NS)
             return False
+        self.frame = self._named = frame
         return True
 
     @property

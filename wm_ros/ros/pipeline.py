@@ -68,7 +68,8 @@ class Pipeline:
         self._publish = publish
         self._seen_ns, self._awake_ns = clock_ns(), 0
         self._paused = False
-        self._odometry = OdometryMonitor(settings.odometry, settings.odom_frame)
+        self._odometry = OdometryMonitor(settings.odometry, settings.odom_frame,
+                                         settings.base_frame)
         self._plan: TimedPlan | None = None
         self._plan_problem = Problem()
         self._failures_in_a_row = 0

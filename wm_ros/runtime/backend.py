@@ -12,12 +12,14 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from wm_ros.runtime.artifact import Artifact, ArtifactError
 from wm_ros.runtime.contract import GRAPHS, GraphSpec
+from wm_ros.runtime.derived import FormError
 
 
 class BackendError(RuntimeError):
@@ -97,17 +99,22 @@ class GraphBackend(ABC):
     """
     What every backend shares: options, loading graph by graph, warm-up, checks, closing.
 
-    A subclass gives `name`, its `OPTIONS` with their defaults, `prepare` and `open`.
+    A subclass gives `name`, its `OPTIONS` with their defaults, which tell their types, `RANGES` of
+    whole numbers among them, `prepare` and `open`.
     """
 
     name: ClassVar[str]
     OPTIONS: ClassVar[Mapping[str, Any]]
+    RANGES: ClassVar[Mapping[str, tuple[int, int]]] = {}
     channels_last: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
-        for key in options:
+        for key, value in options.items():
             if key not in self.OPTIONS:
                 raise BackendError(f'{self.name}: option {key!r}, want {", ".join(self.OPTIONS)}')
+            wanted = unfit(value, self.OPTIONS[key], self.RANGES.get(key))
+            if wanted:
+                raise BackendError(f'{self.name}: option {key}: {value!r}, want {wanted}')
         self.options = {**self.OPTIONS, **options}
         self.threads = threads
         self.precision: dict[str, str] = {}
@@ -128,7 +135,12 @@ class GraphBackend(ABC):
 
     def load(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
         """Open the three graphs and run each once; whatever the library raises is BackendError."""
-        self.prepare(artifact)
+        try:
+            self.prepare(artifact)
+        except (ArtifactError, BackendError):
+            raise
+        except Exception as err:    # the libraries' errors share no base class but Exception
+            raise BackendError(f'{self.name}: {artifact.path}: {err}') from err
         for graph in GRAPHS:
             where = f'{self.name}: {artifact.path}: {graph}'
             try:
@@ -138,7 +150,7 @@ class GraphBackend(ABC):
                 raise
             except MemoryError as err:
                 raise BackendError(f'{where}: not enough memory') from err
-            except Exception as err:    # the libraries' errors share no base class but Exception
+            except Exception as err:
                 raise BackendError(f'{where}: {err}') from err
             self.kernels[graph] = dict(opened.kernels)
             self.precision[graph] = summarise(opened.kernels)
@@ -157,10 +169,18 @@ class GraphBackend(ABC):
         """Do nothing: most libraries run a graph in one piece."""
 
     def close(self) -> None:
-        """Free the graphs; a second call does nothing."""
-        for opened in self._graphs.values():
-            opened.close()
-        self._graphs.clear()
+        """
+        Free the graphs; a second call does nothing.
+
+        What a library raises meanwhile is noted: after an error of a device nothing can be given
+        back to it, and there is another backend to try, or a node to clean up.
+        """
+        graphs, self._graphs = self._graphs, {}
+        for graph, opened in graphs.items():
+            try:
+                opened.close()
+            except Exception as err:
+                self.notes.append(f'closing {graph}: {err}')
 
 
 @dataclass(frozen=True)
@@ -205,12 +225,16 @@ def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, 
             refused.append(f'{candidate}: {lacking}')
             continue
         choice = BACKENDS[candidate]
-        backend = getattr(importlib.import_module(choice.module), choice.cls)(
-            threads=threads, options=dict(options or {}))
+        try:
+            kind = getattr(importlib.import_module(choice.module), choice.cls)
+        except (ImportError, OSError) as err:   # installed, but a library of its own is not
+            refused.append(f'{candidate}: {err}')
+            continue
+        backend = kind(threads=threads, options=dict(options or {}))
         backend.log, backend.throughput = log, throughput
         try:
             backend.load(artifact, {'N': cameras, 'P': plans})
-        except BackendError as err:
+        except (BackendError, FormError) as err:
             backend.close()
             if name != 'auto':
                 raise
@@ -227,8 +251,27 @@ def create_backend(name: str, artifact: Artifact, cameras: int, plans: int = 1, 
             log(f'backend {backend.name}: {note}')
         return backend
     if name != 'auto':
-        raise BackendError(f'backend {refused[0]}, want it installed')
+        raise BackendError(f'backend {refused[0]}, want it installed, and whole')
     raise BackendError(f'backend auto: {"; ".join(refused)}; want one that is installed and loads')
+
+
+def unfit(value: Any, default: Any, limits: tuple[int, int] | None) -> str:
+    """Return what an option wants whose value is not of the type of its default, '' where it is."""
+    if isinstance(default, bool):
+        return '' if isinstance(value, bool) else 'true or false'
+    if isinstance(default, int):
+        low, high = limits or (-(1 << 31), 1 << 31)
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return '' if fits else f'a whole number from {low} to {high}'
+    if isinstance(default, str):
+        return '' if isinstance(value, str | Path) else 'text'
+    if isinstance(default, Mapping):
+        fits = isinstance(value, Mapping) and all(isinstance(item, Mapping)
+                                                  for item in value.values())
+        return '' if fits else 'options by name for each name'
+    names = [value] if isinstance(value, str) else value
+    fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return '' if fits else 'a name or a list of names'
 
 
 def missing(name: str) -> str:

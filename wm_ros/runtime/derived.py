@@ -14,6 +14,11 @@ from typing import Any
 
 from wm_ros.runtime.artifact import MANIFEST, Artifact, ArtifactError, load_artifact
 
+
+class FormError(ArtifactError):
+    """An artifact in a form that a backend does not run."""
+
+
 #: By which recipe a form is made (`wm_ros/export/derive_*.py`). One that is made otherwise than
 #: before gets the next number, so that what lies in a cache is made again.
 RECIPES = {'tensorrt': 2, 'ort-u8s8': 1}
@@ -41,11 +46,11 @@ def form_path(parent: Path, form: str) -> Path:
 
 
 def check_form(artifact: Artifact, backend: str, *forms: str) -> None:
-    """Raise ArtifactError where a backend is given another form than those it runs ('' is none)."""
+    """Raise FormError where a backend is given another form than those it runs ('' is none)."""
     if form_of(artifact) not in forms:
         wanted = ', '.join(form or 'as exported' for form in forms)
-        raise ArtifactError(f'{artifact.path}: {backend} got the form {form_of(artifact)!r}, '
-                            f'want {wanted}')
+        raise FormError(f'{artifact.path}: {backend} got the form {form_of(artifact)!r}, '
+                        f'want {wanted}')
 
 
 def find_form(artifact: Artifact, form: str, folder: Path | None = None) -> Artifact | None:

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -94,7 +95,11 @@ class OnnxRuntimeBackend(GraphBackend):
             from wm_ros.export.derive_ort import derive_graph
             data = derive_graph(graph, onnx.load_from_string(data), {}).SerializeToString()
         u8s8 = self._derive or form_of(self._form) == U8S8
-        return _Graph(graph, data, artifact, sizes, self.threads, self.providers, u8s8)
+        opened = _Graph(graph, data, artifact, sizes, self.threads, self.providers, u8s8)
+        if self.providers[0][0] not in opened.ran_by:
+            self.notes.append(f'{graph}: {self.providers[0][0]} took no part of it, '
+                              f'{", ".join(sorted(opened.ran_by))} runs it')
+        return opened
 
 
 class _Graph(LoadedGraph):
@@ -131,7 +136,8 @@ class _Graph(LoadedGraph):
             # Binding is when a device's copy of an input is made; only the CPU reads it in place.
             self._in_place = providers[0][0] == CPU
             self.infer(self.zeros())
-            self.kernels = executed_kernels(Path(self._session.end_profiling()))
+            profile = Path(self._session.end_profiling())
+            self.kernels, self.ran_by = executed_kernels(profile), providers_of(profile)
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
         for item in self.spec.inputs:
@@ -153,18 +159,26 @@ def executed_kernels(profile: Path) -> Counter[str]:
     precision; such a piece counts under the provider's own name.
     """
     counts: Counter[str] = Counter()
-    for event in json.loads(profile.read_text()):
-        told = event.get('args', {})
+    for told in _kernels_of(profile):
         operation, provider = told.get('op_name', ''), told.get('provider', '')
-        if event.get('cat') != 'Node' or not event.get('name', '').endswith('_kernel_time'):
-            continue
         if operation in _INT8_OPS:
             counts['i8'] += 1
         elif operation in _FLOAT_OPS:
-            counts['f32'] += 1
+            types = {kind for item in told.get('input_type_shape', ()) for kind in item}
+            counts['f16' if 'float16' in types else 'f32'] += 1
         elif operation.startswith(provider.removesuffix(_SUFFIX)) and provider not in ('', CPU):
             counts[provider.removesuffix(_SUFFIX).lower()] += 1
     return counts
+
+
+def providers_of(profile: Path) -> set[str]:
+    """Return the providers that ran anything of a profiled run."""
+    return {told['provider'] for told in _kernels_of(profile) if told.get('provider')}
+
+
+def _kernels_of(profile: Path) -> list[dict[str, Any]]:
+    return [event.get('args', {}) for event in json.loads(profile.read_text())
+            if event.get('cat') == 'Node' and event.get('name', '').endswith('_kernel_time')]
 
 
 def overflows(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:

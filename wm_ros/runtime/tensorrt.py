@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,6 +49,7 @@ class TensorRtBackend(GraphBackend):
     name = 'tensorrt'
     OPTIONS = {'cache': '', 'build': True, 'workspace_mb': 0, 'optimization_level': 3,
                'cuda_graph': True}
+    RANGES = {'workspace_mb': (0, 1 << 20), 'optimization_level': (0, 5)}
 
     def __init__(self, threads: int, options: Mapping[str, Any]) -> None:
         super().__init__(threads, options)
@@ -97,13 +99,14 @@ class TensorRtBackend(GraphBackend):
 
     def close(self) -> None:
         """Free graphs, buffers, engines and the stream; a second call does nothing."""
-        for opened in self._graphs.values():
-            opened.close()
-        self._graphs.clear()
+        super().close()
         self._runtime = None
-        if self._cuda is not None:
-            self._cuda.close()
-            self._cuda = None
+        cuda, self._cuda = self._cuda, None
+        if cuda is not None:
+            try:
+                cuda.close()
+            except BackendError as err:
+                self.notes.append(str(err))
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
@@ -207,7 +210,8 @@ class _Graph(LoadedGraph):
                 if not context.set_tensor_address(item.name, self._addresses[item.name]):
                     raise BackendError(f'{name}: TensorRT takes no address for {item.name}')
         except BaseException:
-            self.close()
+            with suppress(BackendError):
+                self.close()
             raise
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> None:
@@ -225,13 +229,15 @@ class _Graph(LoadedGraph):
 
     def close(self) -> None:
         """Free everything but the outputs' memory, which goes with the arrays."""
+        addresses, self._addresses = self._addresses, {}
         executable, self._executable = self._executable, None
-        if executable is not None:
-            self._cuda.destroy(executable)
-        self._context = self._engine = None
-        for name in list(self._addresses):
-            self._cuda.free(self._addresses.pop(name))
-        self._inputs, self.outputs = {}, {}
+        with ExitStack() as held:   # after an error of the device every one of them raises
+            for address in addresses.values():
+                held.callback(self._cuda.free, address)
+            if executable is not None:
+                held.callback(self._cuda.destroy, executable)
+            self._context = self._engine = None
+            self._inputs, self.outputs = {}, {}
 
     def _queue(self) -> None:
         for name, array in self._inputs.items():
