@@ -58,6 +58,9 @@ def test_velocity_is_the_slope_of_the_path():
     moved = np.hypot(*(truth.futures[:, 0, :2] - truth.poses[:, :2]).T) / 0.5
     assert (speed > 2).sum() >= 3
     assert np.all(np.abs(speed - moved) < 3.0)       # 6 m/s^2 for half a second
+    along = (truth.futures[:, 0, :2] - truth.poses[:, :2]) / 0.5
+    fast = speed > 3
+    assert fast.any() and (np.hypot(*(truth.velocities - along)[fast].T) < 2.0).all()
     assert np.isfinite(truth.futures).all()
 
 
@@ -84,6 +87,9 @@ def test_ego_state_follows_its_own_pose():
         step = relative_pose(a, b)
         assert drive.ego(i).speed_mps == pytest.approx(np.hypot(step[0], step[1]) / 0.2, abs=0.02)
         assert drive.ego(i).yaw_rate_rps == pytest.approx(step[2] / 0.2, abs=0.01)
+        # What the traffic model drove at, which nobody has taken a difference of.
+        at = drive.step_at(drive.time_s(i))
+        assert drive.ego(i).speed_mps == pytest.approx(drive.recording.axle[at, 3], abs=0.4)
     assert np.all(np.diff(drive.stamps_ns) == 100_000_000)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from wm_ros.geometry import project
-from wm_ros.sim.drive import VISIBLE_PIXELS, VISIBLE_SILHOUETTE, simulate
+from wm_ros.sim.drive import VISIBLE_PIXELS, VISIBLE_SILHOUETTE, compose, simulate
 from wm_ros.sim.render import Renderer
 from wm_ros.sim.rigs import rig
-from wm_ros.types import CameraRig
+from wm_ros.types import AGENT_CLASSES, CameraRig
 
 
 def scaled(cameras: CameraRig, width: int, height: int) -> CameraRig:
@@ -128,3 +128,25 @@ def test_pictures_show_something(small):
             assert 15 < image.mean() < 235
             assert image.std() > 10
             assert cv2.Laplacian(image, cv2.CV_32F).std() > 4
+
+
+def test_who_stands_behind_a_truck_is_not_visible_and_beside_it_is():
+    cameras = rig('front')
+    drive = simulate(4, 2.0)
+    there = drive.recording
+    car = int(np.flatnonzero(there.classes[1:] == AGENT_CLASSES.index('car'))[0]) + 1
+    truck = int(np.flatnonzero(there.sizes[1:, 2] > 2.2)[0]) + 1
+    t = drive.time_s(5)
+    for row in range(1, len(there.classes)):        # everybody far away, but the two
+        there.poses[:, row] = compose(drive.base_at(t), np.array([500.0, 3.0 * row, 0.0]))
+
+    def seen(aside_m):
+        for row, pose in ((truck, [9.0, 0.0, np.pi / 2]), (car, [20.0, aside_m, 0.0])):
+            there.poses[:, row] = compose(drive.base_at(t), np.array(pose))
+        truth = drive.truth(5, cameras, Renderer(drive, cameras).render(5))
+        return {int(number): (share, visible) for number, share, visible in zip(
+            truth.ids, truth.silhouettes, truth.visible, strict=True)}
+    hidden, beside = seen(0.0), seen(9.0)
+    assert hidden[truck - 1][0] > 0.8 and hidden[truck - 1][1]
+    assert hidden[car - 1][0] < 0.2 and not hidden[car - 1][1]
+    assert beside[car - 1][0] > 0.8 and beside[car - 1][1]
