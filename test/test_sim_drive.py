@@ -1,5 +1,6 @@
 """The simulator's truth: the same everywhere, and consistent with itself."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -7,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 
+from wm_ros.data.sim_bag import DriveSettings, _odometry_states, leaves_road_s
 from wm_ros.evaluate.shares import shares
 from wm_ros.geometry import cells_of, relative_pose, transform_points
 from wm_ros.raster import agent_flow, agent_occupancy
 from wm_ros.sim.drive import RANGE_M, simulate
 from wm_ros.sim.observed import observed_cells
 from wm_ros.sim.rigs import random_rig, rig
-from wm_ros.types import OUTPUT_GRID, CameraRig, PlanSource
+from wm_ros.types import OUTPUT_GRID, CameraRig, EgoState, PlanSource
 
 
 def digest(seed: int) -> str:
@@ -193,3 +195,22 @@ def test_random_rigs_keep_to_their_bounds():
 def test_wrong_arguments_are_named(call):
     with pytest.raises(ValueError, match='want'):
         call()
+
+
+def test_a_drive_past_the_end_of_its_road_is_told_to_the_second():
+    long = DriveSettings(3, 40.0, 'front', 'sim', 90)
+    off_s = leaves_road_s(long)
+    assert off_s is not None and 20 < off_s < 40
+    assert leaves_road_s(dataclasses.replace(long, seconds=off_s - 0.5)) is None
+    assert leaves_road_s(dataclasses.replace(long, seed=900000, seconds=20.0)) is None
+
+
+@pytest.mark.parametrize('frames', [1, 2, 31])
+def test_odometry_between_pictures_comes_at_50_hz_and_doubles_none(frames):
+    stamps = (10 ** 9 + np.arange(frames) * 100_000_000
+              + np.random.default_rng(0).integers(-3_000_000, 3_000_000, frames)).tolist()
+    states = [EgoState(stamp, np.array([0.5 * i, 0.0, 0.0]), 5.0, 0.0)
+              for i, stamp in enumerate(stamps)]
+    found = np.array([state.stamp_ns for state in _odometry_states(states, stamps)])
+    assert set(stamps) <= set(found.tolist()) and (np.diff(found) >= 10_000_000).all()
+    assert frames == 1 or np.median(np.diff(found)) == pytest.approx(20_000_000, abs=3_000_000)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from wm_ros.data.sim_bag import DriveSettings, write_drive
+    from wm_ros.data.sim_bag import DriveSettings, leaves_road_s, write_drive
     from wm_ros.sim.worlds import WORLDS
 
     if not (math.isfinite(arguments.seconds) and arguments.seconds > 0
@@ -47,6 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f'--world {arguments.world}: want one of {", ".join(WORLDS)}')
     settings = DriveSettings(arguments.seed, arguments.seconds, arguments.rig, arguments.world,
                              arguments.quality, width=arguments.width)
+    off_s = leaves_road_s(settings)
+    if off_s is not None:
+        print(f'wm_ros sim: warning: from {off_s:.1f} s on the ego vehicle of seed '
+              f'{arguments.seed} is past the end of its road, on grass; want --seconds of at most '
+              f'{off_s:.1f}', file=sys.stderr)
     start = time.monotonic()
     with replacing(arguments.out, arguments.force):
         sets = write_drive(arguments.out, settings, arguments.storage, arguments.workers,

@@ -107,6 +107,18 @@ def write_drive(path: Path | str, settings: DriveSettings, storage: str = 'mcap'
     return drive.n
 
 
+def leaves_road_s(settings: DriveSettings) -> float | None:
+    """Return the second of a drive from which on the ego vehicle is off its road, None for none."""
+    from wm_ros.sim.drive import simulate
+    from wm_ros.sim.furniture import classes_at
+    from wm_ros.sim.roads import DRIVABLE
+
+    drive = simulate(settings.seed, settings.seconds, settings.world, settings.rate_hz)
+    places = np.array([drive.base_at(drive.time_s(i))[:2] for i in range(drive.n)])
+    off = np.flatnonzero((classes_at(drive.layout, places) & DRIVABLE) == 0)
+    return float(off[0] / settings.rate_hz) if len(off) else None
+
+
 def optical_frame(camera: str) -> str:
     """Return the frame id of a camera's pictures."""
     return f'{camera}_optical_frame'
@@ -180,8 +192,10 @@ def _odometry_states(states: list[EgoState], stamps: list[int]) -> list[EgoState
     wanted = np.arange(times[0], times[-1] + 1, SECOND_NS // ODOMETRY_RATE_HZ)
     wanted = np.unique(np.concatenate([wanted, times]))
     # Stamps of the pictures that fall between two ticks would double a sample.
-    keep = np.isin(wanted, times) | ~(np.abs(
-        wanted[:, None] - times[None]).min(axis=1) < SECOND_NS // ODOMETRY_RATE_HZ // 2)
+    after = np.searchsorted(times, wanted).clip(1, max(1, len(times) - 1))
+    apart = np.minimum(*(np.abs(wanted - times[at.clip(0, len(times) - 1)])
+                         for at in (after - 1, after)))
+    keep = (apart == 0) | (apart >= SECOND_NS // ODOMETRY_RATE_HZ // 2)
     wanted = wanted[keep]
     relative = (wanted - times[0]) / 1e9
     known = (times - times[0]) / 1e9
