@@ -180,3 +180,16 @@ def test_zero_points_are_zero(exported):
         for node in quantizers:
             zero = constants[node.input[2]]
             assert zero.dtype == np.int8 and not zero.any()
+
+
+@pytest.mark.parametrize('graph', ['encode', 'rollout'])
+def test_openvino_finds_the_weighted_sums_of_rows(exported, graph):
+    """The lift, and what agents read around them: as four gathers they take several times as long."""
+    ov = pytest.importorskip('openvino')
+    from wm_ros.runtime.openvino_lift import rewrite_lifts
+    _, artifact = exported
+    model = ov.Core().read_model(artifact.graph(graph))
+    model.reshape({port.get_any_name(): [
+        d.get_length() if d.is_static else 2 for d in port.get_partial_shape()]
+        for port in model.inputs})
+    assert rewrite_lifts(model) == 1

@@ -1,5 +1,5 @@
 """
-The lift of image features, rewritten for OpenVINO's CPU plugin.
+The lift of image features, and what agents read around them, rewritten for OpenVINO's CPU plugin.
 
 The file says it as four gathers that are multiplied and added; an embedding bag reads the four rows
 of a place and writes their weighted sum once.
