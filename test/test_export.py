@@ -184,7 +184,7 @@ def test_zero_points_are_zero(exported):
 
 @pytest.mark.parametrize('graph', ['encode', 'rollout'])
 def test_openvino_finds_the_weighted_sums_of_rows(exported, graph):
-    """The lift, and what agents read around them: as four gathers they take several times as long."""
+    """The lift, and what agents read around them: gathers would take several times as long."""
     ov = pytest.importorskip('openvino')
     from wm_ros.runtime.openvino_lift import rewrite_lifts
     _, artifact = exported
