@@ -150,3 +150,17 @@ def test_the_price_of_a_step_is_told_for_each_kind(student, capsys):
             'window, teacher, 16 frames', 'frame, student', 'frame, distilled',
             'frame, teacher'} < set(told)
     assert min(float(seconds) for seconds in told.values()) > 0
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_stage_two_sees_as_many_windows_in_a_mirror_as_it_is_told(student, tmp_path, monkeypatch,
+                                                                  share):
+    drawn = {}
+
+    def learn(trainer, store, sample, *rest):
+        clip = store.read(np.random.default_rng(0))
+        drawn['clip'], drawn['sample'] = clip, sample(clip, np.random.default_rng(0))
+    monkeypatch.setattr(pipeline, 'learn', learn)
+    pipeline.window_stage(tmp_path / 'run', settings(student, preset='tiny', mirrored=share))
+    rows = drawn['clip']['skip'][0]
+    np.testing.assert_array_equal(drawn['sample']['skip'], rows[:, ::-1] if share else rows)
