@@ -14,6 +14,7 @@ export CMAKE_GENERATOR := Ninja
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What another virtual environment or a sourced ROS left behind.
 unexport PYTHONPATH PYTHONHOME _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport RMW_IMPLEMENTATION LD_LIBRARY_PATH ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION
 
 .PHONY: build test demo develop clean
 .DELETE_ON_ERROR:

@@ -67,6 +67,8 @@ setup(
     description=' '.join(PACKAGE.findtext('description').split()),
     license='Apache-2.0',
     python_requires='>=3.10',
+    # What comes with ROS (rclpy, OpenCV) and what runs the model is as the machine has it.
+    install_requires=['numpy', 'PyYAML', 'rosbags>=0.11.9'],
     packages=['wm_ros'],
     entry_points={'console_scripts': ['wm_ros = wm_ros.cli.main:main']},
     distclass=BinaryDistribution,

@@ -7,7 +7,7 @@ Launch the world model node, which by default brings itself to the active state.
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -33,11 +33,11 @@ ARGUMENTS = {
     'use_sim_time': ('false', 'Follow /clock.', YES_NO),
     'autostart': ('true', 'The node configures and activates itself; false: a lifecycle manager '
                   'does.', YES_NO),
-    'respawn': ('false', 'Start the process again when it ends.', YES_NO),
+    'respawn': ('false', 'Start the process again when it ends; one whose node did not become '
+                'active has not ended.', YES_NO),
     'log_level': ('info', 'Level of the log: debug, info, warn, error or fatal.'),
-    'fastdds_profile': ('true', 'Use params/fastdds_node.xml, and fastdds_large_messages.xml for '
-                        'what is launched after it, unless the environment names a profile of its '
-                        'own.', YES_NO),
+    'fastdds_profile': ('true', 'The node uses params/fastdds_node.xml, unless the environment '
+                        'names a profile of its own.', YES_NO),
 }
 
 #: Arguments that set a parameter; empty leaves what the parameter files say.
@@ -64,21 +64,20 @@ def world_model(context):
     # a respawned node is not yet told apart from the one that died.
     parameters.append({name: value[name] == 'true' for name in ('use_sim_time', 'autostart')})
 
+    # Who publishes pictures beside it has the large one; the node's own segment is small.
     large = os.path.join(SHARE, 'params', 'fastdds_large_messages.xml')
     small = os.path.join(SHARE, 'params', 'fastdds_node.xml')
     others = {os.environ[name] for name in PROFILE_NAMES if name in os.environ} - {large}
     old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')   # Fast DDS 2
     profiled = value['fastdds_profile'] == 'true' and not others
 
-    node = Node(
+    return [Node(
         package='wm_ros', executable='world_model', output='screen', emulate_tty=True,
         name=value['name'], namespace=value['namespace'], parameters=parameters,
         remappings=[('odometry', value['odometry_topic'])],
         respawn=value['respawn'] == 'true', respawn_delay=2.0,
         arguments=['--ros-args', '--log-level', value['log_level']],
-        additional_env={PROFILE_NAMES[old]: small} if profiled else {})
-    # The node's own segment is small; who is launched after it may publish pictures.
-    return [SetEnvironmentVariable(PROFILE_NAMES[old], large), node] if profiled else [node]
+        additional_env={PROFILE_NAMES[old]: small} if profiled else {})]
 
 
 def generate_launch_description():

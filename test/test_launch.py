@@ -94,7 +94,8 @@ def node_of(**values: str):
 def test_defaults_start_the_node_with_its_own_parameters():
     context, node, actions = node_of()
     assert node.node_package == 'wm_ros' and node.node_executable == 'world_model'
-    assert {type(action).__name__ for action in actions} >= {'SetEnvironmentVariable', 'Node'}
+    # What is launched after it keeps its own environment.
+    assert {type(action).__name__ for action in actions} <= {'DeclareLaunchArgument', 'Node'}
 
 
 @needs_launch

@@ -260,3 +260,25 @@ def test_what_a_thread_raises_arrives_and_ends_it():
         behind.put(lambda: 1 / 0)
         behind.put(lambda: done.append(2))
     assert done == [1]
+
+
+def test_force_takes_nothing_but_an_earlier_replay_and_only_once_the_new_one_runs(place, tmp_path,
+                                                                                 capsys):
+    recording_bytes = sorted((path.name, path.read_bytes()) for path in (place / 'in').iterdir())
+    for out in ('in', 'in/deeper', '.'):
+        assert replay(place, 'in', out, '--force') == 1
+        assert 'is the recording' in capsys.readouterr().err
+    other = tmp_path / 'other'
+    shutil.copytree(place / 'in', other)
+    assert replay(place, 'in', str(other), '--force') == 1
+    assert 'no replay has made it' in capsys.readouterr().err
+    done = tmp_path / 'done'
+    assert replay(place, 'in', str(done), '--copy-inputs') == 0
+    before = by_topic(done)
+    assert replay(place, 'in', str(done), '--force', '--backend', 'nosuch') == 1
+    assert by_topic(done) == before and not done.with_name('done.replaced').exists()
+    assert replay(place, 'in', str(done), '--force', '--copy-inputs') == 0
+    assert by_topic(done) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['done', 'other']
+    assert by_topic(other) and recording_bytes == sorted(
+        (path.name, path.read_bytes()) for path in (place / 'in').iterdir())

@@ -169,3 +169,10 @@ def test_a_warning_ends_with_what_it_warned_of(world, monkeypatch):
     drive.diagnostics.clear()
     drive.run(1)
     drive.wait_status('node', OK, 'active')
+
+
+def test_parameters_of_other_nodes_do_not_keep_it_from_starting(world):
+    node, drive = world(wheel_radius=0.3)
+    drive.wait_status('node', OK, 'active')
+    assert drive.value('node', 'passed_over') == 'wheel_radius'
+    drive.forecast(drive.run(2)[-1])

@@ -44,6 +44,16 @@ def test_what_is_refused_is_named_with_its_bound(name, value, wanted):
         parameters.settings_from({name: value})
 
 
+def test_parameters_of_a_whole_stack_are_passed_over_and_slips_are_not():
+    """Autoware's and others' global parameter files reach every node."""
+    stack = {'wheel_radius': 0.3, 'diagnostic_updater.period': 1.0, 'map_frame': 'map'}
+    assert parameters.problems_of(stack) == []
+    assert parameters.unknown({**stack, 'min_frames': 3, 'use_sim_time': True}) == list(stack)
+    for slip in ('min_frame', 'max_gap_period', 'rig_files', 'sync_tolerance_mss'):
+        assert 'did you mean' in parameters.problems_of({slip: 1})[0]
+        assert parameters.unknown({slip: 1}) == []
+
+
 def test_parameters_of_ros_itself_are_left_alone():
     assert parameters.problems_of({
         'use_sim_time': True, 'qos_overrides./odometry.subscription.depth': 3}) == []
@@ -59,7 +69,7 @@ def test_a_whole_number_is_a_double_where_one_is_wanted():
         node = Node('whole', parameter_overrides=[
             Parameter('sync_tolerance_ms', value=40), Parameter('odometry_wait_ms', value=501),
             Parameter('min_frames', value=12), Parameter('publish_flow', value=1)])
-        assert parameters.declare(node) == [
+        assert parameters.declare(node)[0] == [
             'parameter odometry_wait_ms: want at most 500.0, got 501.0',
             'parameter publish_flow: want boolean, got 1']
         settings = parameters.read(node)

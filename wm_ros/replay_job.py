@@ -19,6 +19,7 @@ from typing import Any
 from wm_ros.data.bag import EGO_PLAN, BagError, BagReader, BagWriter, DiskError, RawMessage
 from wm_ros.data.bag_topics import Mapping
 from wm_ros.data.messages import typestore
+from wm_ros.data.replacing import replacing
 from wm_ros.early import EarlyDecoding
 from wm_ros.faults import when
 from wm_ros.predictor import Predictor
@@ -76,14 +77,16 @@ class Result:
     """
     How a replay went.
 
-    `faults` says in words what was wrong with the bag; `resumed` forecasts were there already;
-    `finished` is false where the disk became full, and `error` then says so.
+    `faults` says in words what was wrong with the bag; `resumed` forecasts were there already, of
+    which `resumed_valid` are valid; `finished` is false where the disk became full, and `error`
+    then says so.
     """
 
     bag: str
     out: str
     counts: Counts
     resumed: int = 0
+    resumed_valid: int = 0
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
     times_real_time: float = 0.0
@@ -124,17 +127,21 @@ def replay_bag(bag: Path, out: Path, settings: Settings, resume: bool = False,
     """
     Replay one bag into another; return how it went.
 
-    `resume` goes on with what is at `out`, `force` begins anew. `progress` is told seconds of the
-    bag, done and in all. Raises BagError, naming the cause, where nothing can be done at all.
+    `resume` goes on with what is at `out`, `force` begins anew: what an earlier replay left there
+    gives way once the new one runs. `progress` is told seconds of the bag, done and in all. Raises
+    BagError, naming the cause, where nothing can be done at all, and where `out` is the recording
+    or anything else that no replay has made.
     """
+    _check_apart(bag, out)
     with BagReader(bag, settings.mapping) as reader:
         rig = open_rig(reader, settings)
         artifact = load_artifact(settings.artifact)
         made_from = _made_from(bag, rig, artifact, settings)
         part = out.with_name(f'{out.name}.part')
         if not resume:
-            for path in (out, part) if force else (part,):
-                _remove(path)
+            _remove(part)
+            if force and out.exists() and not _ours(out):
+                raise BagError(f'{out}: is there and no replay has made it; want another --out')
         else:
             notes = read_notes(out)
             if notes.get('result') and notes.get('made_from') == made_from:
@@ -142,7 +149,8 @@ def replay_bag(bag: Path, out: Path, settings: Settings, resume: bool = False,
         _set_aside(out, part, made_from, resume)
         job = _Job(reader, out, part, rig, artifact, settings, made_from, progress)
         try:
-            result = job.run()
+            with replacing(out, force and not resume):
+                result = job.run()
         except ResumeError:
             # Such as stamps that go back: what is there cannot be told from what is to come.
             _remove(out)
@@ -172,9 +180,20 @@ def _told(report: dict[str, Any]) -> Result:
     return Result(bag=values.pop('input'), out=values.pop('bag'), counts=counts, **values)
 
 
+def _check_apart(bag: Path, out: Path) -> None:
+    """Raise BagError where a recording and what is to be written are one folder, or in another."""
+    recorded, written = bag.resolve(), out.resolve()
+    if recorded == written or recorded in written.parents or written in recorded.parents:
+        raise BagError(f'{out}: is the recording {bag}, or in it, or around it; want another --out')
+
+
+def _ours(path: Path) -> bool:
+    """Tell whether a folder is what a replay has made, or empty."""
+    return path.is_dir() and (bool(read_notes(path)) or not any(path.iterdir()))
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir() and (read_notes(path) or not any(path.iterdir())
-                          or (path / 'metadata.yaml').is_file()):
+    if _ours(path):
         shutil.rmtree(path)
 
 
@@ -234,6 +253,7 @@ class _Job:
                 result.counts = replay.counts
                 if self.known:
                     result.resumed = self.known.forecasts
+                    result.resumed_valid = self.known.valid
                 self._write(replay, early, predictor)
                 result.precision = dict(backend.precision)
             except DiskError as err:

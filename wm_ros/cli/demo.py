@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
+from wm_ros.cli.usage import UsageError
 
 #: Held out: no model was trained or tuned on it.
 SEED = 900_001
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backend', default='openvino', help='inference library')
     parser.add_argument('--threads', type=int, default=2, help='of the library (default: 2)')
     parser.add_argument('--rate', type=float, default=1.0, help='of playing (default: 1)')
+    parser.add_argument('--domain', type=int, help='ROS domain, 0 to 101 (default: one of its own: '
+                        'nobody else is to hear simulated cameras)')
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')
 
 
@@ -45,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from wm_ros.evaluate.report_page import write_page
     from wm_ros.share import share_path
 
+    if arguments.domain is not None and not 0 <= arguments.domain <= 101:
+        raise UsageError(f'--domain {arguments.domain}: want 0 to 101')
     began = time.monotonic()
     artifact = (arguments.artifact or share_path('models', 'world-model')).resolve()
     if not (artifact / 'manifest.json').is_file():
@@ -56,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                                        arguments.world))
     say(f'playing {arguments.seconds:.0f} s to the node, over DDS')
     live = run_live(drive, folder, share_path('params', 'rigs', f'{arguments.rig}.yaml'), artifact,
-                    arguments.backend, arguments.threads, say, arguments.rate)
+                    arguments.backend, arguments.threads, say, arguments.rate, arguments.domain)
     say('scoring and drawing')
     latency = {str(stamp): round(ms, 1) for stamp, ms in live.latency_ms.items()}
     report = gather(live.bag, drive, {'latency_ms': latency}, Progress('reading', 'windows'))

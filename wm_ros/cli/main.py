@@ -42,6 +42,8 @@ COMMANDS = {
 
 USAGE = 2
 FAILURE = 1
+#: What training and export need beside what the node does; versions are in requirements/train.txt.
+LIBRARIES = ('torch', 'onnx', 'onnxruntime', 'safetensors')
 
 
 def available() -> dict[str, str]:
@@ -99,6 +101,9 @@ def _run(name: str, module: ModuleType, command: argparse.ArgumentParser,
 
 def _one_line(err: BaseException) -> str:
     text = ' '.join(str(err).split())
+    if isinstance(err, ModuleNotFoundError) and err.name in LIBRARIES:
+        text += (f'; want it installed, as all that training and export need: '
+                 f'pip install {" ".join(LIBRARIES)}')
     return text or type(err).__name__
 
 

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 from wm_ros.cli.progress import Progress
-from wm_ros.cli.replacing import replacing
 from wm_ros.cli.usage import UsageError
+from wm_ros.data.replacing import replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -184,7 +184,7 @@ def _tell(result: Any, as_json: bool) -> int:
         print(f'wm_ros replay: {result.error}; make room and go on with --resume',
               file=sys.stderr)
         return DISK_FULL
-    if not counts.valid and not result.resumed:
+    if not counts.valid and not result.resumed_valid:
         print(f'wm_ros replay: {result.out}: no valid forecast', file=sys.stderr)
         return FAULTS
     return FAULTS if result.faults else 0

@@ -59,9 +59,13 @@ class LiveRun:
 
 
 def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, backend: str,
-             threads: int, say: Callable[[str], None], rate: float = 1.0) -> LiveRun:
+             threads: int, say: Callable[[str], None], rate: float = 1.0,
+             domain: int | None = None) -> LiveRun:
     """
     Play the bag `drive` to a fresh node and record it into `folder`/forecasts.
+
+    All of it in a ROS `domain` of its own, whatever the shell's is: a vehicle's planner is not to
+    hear of simulated pictures.
 
     Raises ProcessError, with the last lines of the process that failed, where the node does not
     start, ends early, or publishes nothing, and FileExistsError where somebody else's `forecasts`
@@ -73,7 +77,9 @@ def run_live(drive: Path, folder: Path, rig_file: Path, artifact: Path | None, b
             raise FileExistsError(f'{out}: there already, and not recorded by the demo; want '
                                   'another folder')
         shutil.rmtree(out)
-    domain = int(os.environ.get('ROS_DOMAIN_ID') or 1 + os.getpid() % 99)
+    if domain is None:
+        taken = os.environ.get('ROS_DOMAIN_ID', '')
+        domain = next(number for number in (1 + os.getpid() % 99, 100) if str(number) != taken)
     play_log, record_log = folder / 'player.json', folder / 'recorder.jsonl'
     for path in (play_log, record_log):
         path.unlink(missing_ok=True)

@@ -36,6 +36,8 @@ class Process:
         self._end_s = end_s
         environment = child_environment(ROS_DOMAIN_ID=str(domain), PYTHONUNBUFFERED='1',
                                         ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
+        if environment.get('ROS_DISTRO') in ('humble', 'iron'):     # which have another name for it
+            environment['ROS_LOCALHOST_ONLY'] = '1'
         # Camera pictures overflow the shared memory of Fast DDS as it comes.
         environment[profile_variable()] = str(share_path('params', profile))
         with log.open('wb') as out:

@@ -94,7 +94,7 @@ class WorldModelNode(LifecycleNode):
     def __init__(self, node_name: str = 'world_model', **kwargs: Any) -> None:
         super().__init__(node_name, **kwargs)
         self.health = NodeHealth()
-        self._problems = parameters.declare(self)
+        self._problems, self._unknown = parameters.declare(self)
         self.add_on_set_parameters_callback(self._parameters_set)
         self.pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
@@ -124,6 +124,9 @@ class WorldModelNode(LifecycleNode):
         """Load the model, create buffers, subscriptions and publishers."""
         if self._problems:
             raise ConfigureError('; '.join(self._problems))
+        if self._unknown:
+            self.get_logger().warning(f'parameters passed over, which are none of this node: '
+                                      f'{", ".join(self._unknown)}')
         try:
             self._configure()
         except BaseException:
@@ -200,6 +203,7 @@ class WorldModelNode(LifecycleNode):
             lambda: self.get_clock().now().nanoseconds, self._publish)
         self._subscribe(settings, topics)
         self.health.facts = {
+            **({'passed_over': ', '.join(self._unknown)} if self._unknown else {}),
             'artifact': str(engine.artifact.path), 'model_hash': engine.artifact.hash,
             'backend': engine.backend.name,
             **{f'precision.{graph}': form for graph, form in engine.backend.precision.items()}}

@@ -151,6 +151,8 @@ PARAMETERS = (
 
 BY_NAME: Mapping[str, Declaration] = {entry.name: entry for entry in PARAMETERS}
 
+#: A name so near to one of ours (difflib's ratio) is a slip of it.
+SLIP = 0.8
 #: Parameters of a ROS node that are not ours.
 FOREIGN_PREFIXES = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
@@ -204,7 +206,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 
     Raises ValueError for an unknown name or a value out of bounds, naming all of them.
     """
-    problems = problems_of(values)
+    problems = problems_of(values) + [f'parameter {name}: unknown' for name in unknown(values)]
     if problems:
         raise ValueError('; '.join(problems))
     merged = {entry.name: values.get(entry.name, entry.default) for entry in PARAMETERS}
@@ -213,21 +215,40 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 
 
 def problems_of(values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a set of values: one sentence for each name or value refused."""
+    """
+    Return what is wrong with a set of values: one sentence for each name or value refused.
+
+    A name that is none of ours is refused where it is nearly one of them. Others are left to
+    `unknown`: parameters for all nodes of a stack reach this one too.
+    """
     found = []
     for name, value in values.items():
+        close = _close_to(name)
         if name in BY_NAME:
             found.append(BY_NAME[name].problem(value))
-        elif not name.startswith(FOREIGN_PREFIXES):
-            close = difflib.get_close_matches(name, BY_NAME, n=1)
-            hint = f'; did you mean {close[0]}?' if close else ''
-            found.append(f'parameter {name}: unknown{hint}')
+        elif close:
+            found.append(f'parameter {name}: unknown; did you mean {close}?')
     return [problem for problem in found if problem]
 
 
-def declare(node: Any) -> list[str]:
+def unknown(values: Mapping[str, Any]) -> list[str]:
+    """Return the names that are neither ours nor ROS's own, nor nearly one of ours."""
+    return [name for name in values if name not in BY_NAME
+            and not name.startswith(FOREIGN_PREFIXES) and not _close_to(name)]
+
+
+def _close_to(name: str) -> str:
+    """Return the parameter that a name is a slip of, '' for none."""
+    if name in BY_NAME or name.startswith(FOREIGN_PREFIXES):
+        return ''
+    return next(iter(difflib.get_close_matches(name, BY_NAME, n=1, cutoff=SLIP)), '')
+
+
+def declare(node: Any) -> tuple[list[str], list[str]]:
     """
     Declare all parameters on a ROS node and return what was wrong with the values it was given.
+
+    That is `problems_of` them, and the `unknown` names, which are passed over.
 
     A bad value never raises here: the default is declared in its place, and the caller refuses to
     configure with the sentences returned. A whole number is taken for a double.
@@ -254,7 +275,7 @@ def declare(node: Any) -> list[str]:
         default = list(entry.default) if entry.kind == 'string array' else entry.default
         refused = entry.name in overrides and entry.problem(overrides[entry.name]) is not None
         node.declare_parameter(entry.name, default, descriptor, ignore_override=refused)
-    return problems_of(overrides)
+    return problems_of(overrides), unknown(overrides)
 
 
 def read(node: Any) -> Settings:

@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--rate', type=float, default=1.0)
     parser.add_argument('--wait', type=float, default=30.0,
                         help='seconds to wait for subscribers of every camera')
-    parser.add_argument('--exclude', nargs='*', default=['/truth/'],
+    parser.add_argument('--exclude', nargs='*',
+                        default=['/truth/', '/world_model/', '/diagnostics'],
                         help='topics that begin so are not played')
     parser.add_argument('--log', type=Path, help='JSON file to write')
     parsed, _ = parser.parse_known_args(arguments)

@@ -18,7 +18,9 @@ def replacing(out: Path, force: bool) -> Iterator[None]:
     """
     old = out.with_name(f'{out.name}.replaced')
     moved = force and (out / 'metadata.yaml').is_file()
-    if moved:
+    if moved and old.exists():      # left by one that was killed: the whole one is there
+        shutil.rmtree(out)
+    elif moved:
         out.rename(old)
     try:
         yield
