@@ -264,7 +264,15 @@ def test_products_are_int8_or_fp16_and_metres_are_fp32(shipped, forms):
     assert {kind for kind, _ in fold.values()} == {TensorProto.FLOAT16}
     full = {name for name, (kind, _) in rollout.items() if kind == TensorProto.FLOAT}
     assert full == {'/decoder/centre/Conv', '/box/box.2/MatMul', '/mode/mode.2/MatMul',
-                    '/companions/judge/judge.3/MatMul'}
+                    '/companions/judge/judge.3/MatMul', '/surroundings/speed/MatMul'}
+    # And so are the places that are read around boxes, and the ego plan as agents see it.
+    inferred = onnx.shape_inference.infer_shapes(forms['rollout'])
+    types = {item.name: item.type.tensor_type.elem_type for item in inferred.graph.value_info}
+    for kind in ('Floor', 'Div'):
+        made = [types[node.output[0]] for node in inferred.graph.node
+                if node.op_type == kind and types[node.output[0]] in (TensorProto.FLOAT,
+                                                                      TensorProto.FLOAT16)]
+        assert made and set(made) == {TensorProto.FLOAT}, kind
     # As many INT8 products as the parent has activations quantised for, attention's among them.
     layers = shipped.manifest['model']['layers']
     int8 = [name for name, (_, quantised) in rollout.items() if quantised]
