@@ -39,6 +39,9 @@ class Engine:
     def reset(self, reason):
         pass
 
+    def change(self, settings):
+        self.settings = settings
+
     def calibrate(self, rig, problems):
         self.problems = dict(problems)
 
