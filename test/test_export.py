@@ -50,7 +50,7 @@ def exported(tmp_path_factory):
     torch.manual_seed(0)
     model = WorldModel(PRESETS['tiny'])
     for last in (model.agents.surroundings.query, model.agents.surroundings.speed):
-        torch.nn.init.normal_(last.weight, std=0.1)     # they begin as nothing: none would be held
+        torch.nn.init.normal_(last.weight, std=0.5)     # they begin as nothing: none would be held
     model.train()
     images = torch.randint(0, 255, (2, 2, 160, 400, 3), dtype=torch.uint8)
     index = torch.randint(0, 2000, (2, 25600, 4))
@@ -98,7 +98,8 @@ def test_openvino_runs_what_the_model_computes(exported, cameras, plans):
                 held = same_agents(out, want)
                 for name in ('agent_box', 'trajectories'):
                     apart = np.abs(out[name] - want[name].numpy())[:, held]
-                    assert np.quantile(apart, 0.9) < 0.1, (name, np.quantile(apart, 0.9))
+                    # Of random weights some rows stand on an edge: which way is ahead, for one.
+                    assert np.median(apart) < 0.01, (name, np.median(apart))
             if graph == 'encode':
                 backend_other = backend.run(graph, inputs_of(artifact.specs[graph], 4, N=cameras,
                                                              P=plans))
