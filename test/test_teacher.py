@@ -171,23 +171,13 @@ def test_what_a_teacher_has_beside_learns_from_the_first_step():
         assert layer.out.weight.grad.abs().sum() > 0
 
 
-def test_a_model_whose_agents_saw_no_plan_begins_the_same_and_learns_to_see_it():
+@pytest.mark.parametrize('without,begun', [
+    ({'plan_in_agents': False}, lambda agents: [agents.from_plan[-1]]),
+    ({'surroundings': 0}, lambda agents: [agents.surroundings.query, agents.surroundings.speed])])
+def test_a_model_whose_agents_saw_less_begins_the_same_and_learns_to_see_more(without, begun):
+    """Less is no ego plan, or nothing around them."""
     torch.manual_seed(0)
-    blind = stirred(WorldModel(replace(PRESETS['tiny'], plan_in_agents=False)))
-    fold_batch_norms(blind)
-    model = grown(blind, PRESETS['tiny'])
-    motion = scene()[1]
-    skip = torch.rand(1, blind.config.skip_channels, 80, 80)
-    outputs = [forecast(each, skip, motion) for each in (blind, model)]
-    for name, value in outputs[0].items():
-        assert torch.equal(value, outputs[1][name]), name
-    outputs[1]['trajectories'].square().mean().backward()
-    assert model.agents.from_plan[-1].weight.grad.abs().sum() > 0
-
-
-def test_a_model_whose_agents_saw_nothing_around_them_begins_the_same_and_learns_to():
-    torch.manual_seed(0)
-    blind = stirred(WorldModel(replace(PRESETS['tiny'], surroundings=0)))
+    blind = stirred(WorldModel(replace(PRESETS['tiny'], **without)))
     fold_batch_norms(blind)
     model = grown(blind, PRESETS['tiny'])
     skip, motion = torch.rand(1, blind.config.skip_channels, 80, 80), scene()[1]
@@ -195,7 +185,7 @@ def test_a_model_whose_agents_saw_nothing_around_them_begins_the_same_and_learns
     for name, value in outputs[0].items():
         assert torch.equal(value, outputs[1][name]), name
     outputs[1]['trajectories'].square().mean().backward()
-    for last in (model.agents.surroundings.query, model.agents.surroundings.speed):
+    for last in begun(model.agents):
         assert last.weight.grad.abs().sum() > 0
 
 

@@ -278,12 +278,12 @@ class Predictor:
         stages: dict[str, float] = dict(self._encode_ms)
         runnable = (self._encoded is not None
                     and window.frames_used >= self.settings.min_frames)
-        if not runnable:
+        broken = ''
+        if runnable:
+            stages['fold'], broken = self._fold(window.odometry, ego)
+            reasons = (*reasons, broken) if broken else reasons
+        if broken or not runnable:
             return [self._result(window, ego, plan, (*reasons, *why), dec.no_agents(), [],
-                                 dec.nothing_observed(), stages) for plan, why in taken]
-        stages['fold'], broken = self._fold(window.odometry, ego)
-        if broken:
-            return [self._result(window, ego, plan, (*reasons, broken, *why), dec.no_agents(), [],
                                  dec.nothing_observed(), stages) for plan, why in taken]
         if following is not None:
             self._begin_following(*following)

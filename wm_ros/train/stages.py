@@ -118,7 +118,8 @@ class FrameTrainer(nn.Module):
         cells = targets.agent_cells(agents, current['centre'].shape[-1])
         bias = torch.where(use, 0.0, -1e4)[:, None, None]
         score = torch.sigmoid(current['centre'].detach()).flatten(1).gather(1, cells)
-        outputs = model.agents(current['now'], state, score, cells, bias.to(skip.dtype))
+        queries = model.agents.queries(current['now'], state, score, cells, bias.to(skip.dtype))
+        *_, outputs = model.agents.boxes(*queries, current['now'])      # of one frame, no futures
         weight = ground_weight(batch)
         from_memory = self.memory_head(memory)
         box = losses.box_loss(outputs, agents, use)
